@@ -1,0 +1,108 @@
+"""Anchor points: places known to be inside or outside a membrane, with the value the implicit function takes there.
+
+Values are signed distances in voxels, negative inside (the paper's +-1 carries no scale; with distances the ratio of the
+posterior's standard deviation to its slope is the position error of the surface in voxels).
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxmem.ellipse import Ellipse, distance, semi_axes
+from jaxmem.numerics import safe_norm
+
+
+class Anchors(NamedTuple):
+    """Points (n, d) in voxels, values (n,) in voxels (negative inside), and the values' standard deviations (n,)."""
+
+    points: Float[Array, "n d"]
+    values: Float[Array, " n"]
+    sigma: Float[Array, " n"]
+
+
+def by_rays(
+    points: Float[Array, "n d"], centre: Float[Array, " d"], alpha: float = 1.2, relative_sigma: float = 0.3
+) -> Anchors:
+    """Anchors on the rays from the centroid through membrane voxels (paper, Section 5.2, Fig. 15).
+
+    For each voxel B and centroid C there is an exterior anchor A with |AC| = alpha |BC| and an interior one with
+    |AC| = (2 - alpha) |BC|; both lie (alpha - 1) |BC| from B. The interior ones keep the mean from rising above zero
+    between the membrane and its centre.
+
+    Arguments:
+        points: well separated membrane voxels.
+        centre: the centroid.
+        alpha: 1 < alpha < 2.
+        relative_sigma: standard deviation of an anchor's value over the value.
+
+    Raises:
+        ValueError: if alpha is not between 1 and 2.
+
+    Example:
+        >>> by_rays(jnp.array([[10.0, 0.0]]), jnp.zeros(2)).values.round(1).tolist()
+        [2.0, -2.0]
+    """
+    if not 1.0 < alpha < 2.0:
+        raise ValueError(f"anchors.by_rays: alpha must lie between 1 and 2, got {alpha}")
+    ray = points - centre
+    length = (alpha - 1.0) * safe_norm(ray)
+    return Anchors(
+        jnp.concatenate([centre + alpha * ray, centre + (2.0 - alpha) * ray]),
+        jnp.concatenate([length, -length]),
+        relative_sigma * jnp.concatenate([length, length]),
+    )
+
+
+def sphere_directions(n: int, d: int) -> Float[Array, "n d"]:
+    """Quasi-uniform unit vectors: equal angles in two dimensions, a Fibonacci spiral in three."""
+    if d == 2:
+        angle = 2 * jnp.pi * (jnp.arange(n) + 0.5) / n
+        return jnp.stack([jnp.sin(angle), jnp.cos(angle)], -1)
+    height = 1.0 - 2.0 * (jnp.arange(n) + 0.5) / n
+    angle = jnp.pi * (3.0 - 5.0**0.5) * jnp.arange(n)
+    radius = jnp.sqrt(1.0 - height**2)
+    return jnp.stack([height, radius * jnp.sin(angle), radius * jnp.cos(angle)], -1)
+
+
+def by_ellipsoid(ellipse: Ellipse, n: int, alpha: float = 1.2, relative_sigma: float = 0.3) -> Anchors:
+    """Anchors sampled quasi-uniformly on an enclosing ellipsoid and on one within (paper, Section 5.2).
+
+    The ellipsoids are the fitted one scaled by alpha and by 2 - alpha; values are distances to the fitted one.
+
+    Arguments:
+        ellipse: ellipsoid (or ellipse) through the membrane voxels.
+        n: directions; 2 n anchors are returned.
+        alpha: 1 < alpha < 2.
+        relative_sigma: standard deviation of an anchor's value over the value.
+
+    Raises:
+        ValueError: if alpha is not between 1 and 2.
+    """
+    if not 1.0 < alpha < 2.0:
+        raise ValueError(f"anchors.by_ellipsoid: alpha must lie between 1 and 2, got {alpha}")
+    lengths, axes = semi_axes(ellipse)
+    ray = (sphere_directions(n, ellipse.centre.shape[0]).astype(lengths.dtype) * lengths) @ axes
+    points = jnp.concatenate([ellipse.centre + alpha * ray, ellipse.centre + (2.0 - alpha) * ray])
+    values = jax.vmap(lambda p: distance(ellipse, p))(points)
+    return Anchors(points, values, relative_sigma * jnp.abs(values))
+
+
+def by_normals(
+    points: Float[Array, "n d"], normals: Float[Array, "n d"], offset: float, relative_sigma: float = 0.15
+) -> Anchors:
+    """Anchors on both sides of the membrane along oriented unit normals, for tubes, cups and sheets.
+
+    Arguments:
+        points: membrane voxels.
+        normals: unit normals, oriented consistently (outwards where there is an outside).
+        offset: distance in voxels.
+        relative_sigma: standard deviation of an anchor's value over the value.
+    """
+    full = jnp.full(len(points), offset, points.dtype)
+    return Anchors(
+        jnp.concatenate([points + offset * normals, points - offset * normals]),
+        jnp.concatenate([full, -full]),
+        relative_sigma * jnp.concatenate([full, full]),
+    )

@@ -1,0 +1,208 @@
+"""The command line: thin verbs over the library."""
+
+import argparse
+import json
+import logging
+import os
+import sys
+import time
+from importlib import resources
+from pathlib import Path
+
+from jaxmem import __version__
+from jaxmem.types import JaxmemError
+
+log = logging.getLogger("jaxmem")
+
+
+class _Bars:
+    """A bar and an estimate for each stage, on standard error."""
+
+    def __init__(self, quiet: bool):
+        self.quiet, self.bar, self.name = quiet, None, ""
+
+    def __call__(self, name: str, done: int, total: int) -> None:
+        from tqdm import tqdm
+
+        if self.quiet or (self.bar is None and name == self.name):
+            return  # the stage's bar has been closed
+        if self.bar is None or name != self.name:
+            self.close()
+            self.name = name
+            form = "{desc:17s} {bar:30} {n_fmt}/{total_fmt} [{elapsed} < {remaining}]"
+            self.bar = tqdm(total=total, desc=name, bar_format=form, file=sys.stderr, leave=True)
+        self.bar.update(done - self.bar.n)
+        if done >= total:
+            self.close()
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+
+class _ToBars(logging.Handler):
+    """Log lines that do not tear the bars."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        mark = "warning: " if record.levelno >= logging.WARNING else ""
+        tqdm.write(f"  {mark}{record.getMessage()}", file=sys.stderr)
+
+
+def _prepare(quiet: bool) -> _Bars:
+    """Logging, and a compilation cache that survives the process (unless the user has chosen one)."""
+    import jax
+
+    log.handlers = [_ToBars()]
+    log.setLevel(logging.WARNING if quiet else logging.INFO)
+    log.propagate = False
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(base / "jaxmem" / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    return _Bars(quiet)
+
+
+def _segment(args: argparse.Namespace) -> int:
+    from jaxmem.io import read_mrc
+    from jaxmem.pipeline import load_config, segment
+
+    tomogram = read_mrc(args.tomogram, args.voxel_size)
+    return _run(args, tomogram, load_config(args.config), args.tomogram, "segment", segment)
+
+
+def _fit(args: argparse.Namespace) -> int:
+    from jaxmem.io import read_mrc
+    from jaxmem.pipeline import fit_mask, load_config
+
+    def fit(tomogram, config, progress):
+        return fit_mask(tomogram, config, progress, instances=args.instances, filled=args.filled)
+
+    mask = read_mrc(args.mask, args.voxel_size, mask=True)
+    return _run(args, mask, load_config(args.config), args.mask, "fit", fit)
+
+
+def _run(args, tomogram, config, source, command, function) -> int:
+    from jaxmem.io import OutputFolder
+    from jaxmem.pipeline import write_run
+
+    bars = _prepare(args.quiet)
+    OutputFolder(args.output, args.overwrite).check()  # before the work, not after it
+    start = time.perf_counter()
+    log.info("%s: %s voxels (x, y, z) of %.2f A", source, tomogram.data.shape[::-1], tomogram.voxel_size)
+    try:
+        result = function(tomogram, config, bars)
+    finally:
+        bars.close()
+    write_run(
+        args.output, result, tomogram, config, source=source, overwrite=args.overwrite, obj=args.obj, command=command
+    )
+    print(f"{len(result.membranes)} membranes in {time.perf_counter() - start:.0f} s; report: {args.output / 'report.html'}")
+    return 0
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from jaxmem.pipeline import evaluate, format_scores
+    from jaxmem.pipeline.files import read_run, read_truth
+    from jaxmem.pipeline.stages import outline
+
+    labels, semantic, surfaces = read_run(args.run)
+    truth, points = read_truth(args.truth)
+    if args.filled:
+        truth = outline(truth)
+    if truth.shape != labels.data.shape:
+        raise JaxmemError(f"{args.truth[0]}: has shape {truth.shape}, the run {labels.data.shape}; give the truth of the same volume")
+    scores = evaluate(labels.data, semantic, surfaces, truth, points, labels.voxel_size)
+    out = args.json or args.run / "scores.json"
+    partial = out.with_suffix(".partial")
+    try:
+        partial.write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
+        partial.replace(out)
+    except OSError as error:
+        raise JaxmemError(f"{out}: cannot be written ({error.strerror}); choose another file with --json") from None
+    print(format_scores(scores))
+    print(f"\nscores as JSON: {out}")
+    return 0
+
+
+def _demo(args: argparse.Namespace) -> int:
+    data = Path(str(resources.files("jaxmem") / "data"))
+    args.tomogram, args.voxel_size, args.config, args.obj, args.overwrite = data / "phantom.mrc.gz", None, None, False, True
+    code = _segment(args)
+    args.run, args.truth = args.output, [data / "phantom_labels.mrc.gz", data / "phantom_truth.npz"]
+    args.json, args.filled = None, False
+    code = code or _evaluate(args)
+    print(f"report: {(args.output / 'report.html').resolve()}")
+    return code
+
+
+def _train(args: argparse.Namespace) -> int:
+    from dataclasses import replace
+
+    from jaxmem.unet import TrainConfig, train
+
+    _prepare(quiet=False)
+    config = TrainConfig(epochs=args.epochs, images=args.images, seed=args.seed)
+    config = replace(config, network=replace(config.network, width=args.width, depth=args.depth))
+    train(config, args.output)
+    print(f"weights: {args.output / 'unet.safetensors'}; use them with [network] weights = \"...\" in a configuration file")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="jaxmem", description="Membranes of cryo-electron tomograms as closed surfaces with error bars.")
+    parser.add_argument("--version", action="version", version=f"jaxmem {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+
+    def common(verb: argparse.ArgumentParser) -> None:
+        verb.add_argument("-o", "--output", type=Path, required=True, metavar="RUN", help="folder for the results")
+        verb.add_argument("--voxel-size", type=float, metavar="A", help="in A; replaces the header's")
+        verb.add_argument("--config", type=Path, metavar="FILE.toml", help="settings; see the README")
+        verb.add_argument("--overwrite", action="store_true", help="replace an earlier run in RUN")
+        verb.add_argument("--obj", action="store_true", help="write OBJ meshes too")
+        verb.add_argument("--quiet", action="store_true", help="no progress, warnings only")
+
+    verb = verbs.add_parser("demo", help="segment the tomogram that comes with the package and compare with its truth")
+    verb.add_argument("-o", "--output", type=Path, default=Path("jaxmem-demo"), metavar="RUN", help="folder for the results")
+    verb.add_argument("--quiet", action="store_true", help="no progress, warnings only")
+    verb.set_defaults(run_verb=_demo)
+    verb = verbs.add_parser("segment", help="from a tomogram to membranes")
+    verb.add_argument("tomogram", type=Path, metavar="TOMO.mrc")
+    common(verb)
+    verb.set_defaults(run_verb=_segment)
+    verb = verbs.add_parser("fit", help="from a membrane mask to membranes")
+    verb.add_argument("mask", type=Path, metavar="MASK.mrc")
+    common(verb)
+    verb.add_argument("--instances", action="store_true", help="the mask's values number its membranes")
+    verb.add_argument("--filled", action="store_true", help="the mask fills compartments; their outlines are the membranes")
+    verb.set_defaults(run_verb=_fit)
+    verb = verbs.add_parser("evaluate", help="compare a run with a truth")
+    verb.add_argument("run", type=Path, metavar="RUN")
+    verb.add_argument("--truth", type=Path, nargs="+", required=True, metavar="FILE", help="label volume (MRC), and .npz of surface points")
+    verb.add_argument("--filled", action="store_true", help="the truth fills compartments; their outlines are compared")
+    verb.add_argument("--json", type=Path, metavar="FILE", help="where to write the scores (default: RUN/scores.json)")
+    verb.set_defaults(run_verb=_evaluate)
+    verb = verbs.add_parser("train", help="train the network on simulated slices; continues where it was stopped")
+    verb.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER")
+    verb.add_argument("--epochs", type=int, default=10)
+    verb.add_argument("--images", type=int, default=2400)
+    verb.add_argument("--width", type=int, default=16)
+    verb.add_argument("--depth", type=int, default=4)
+    verb.add_argument("--seed", type=int, default=0)
+    verb.set_defaults(run_verb=_train)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb; problems with the input become one line on standard error and exit status 1."""
+    args = _parser().parse_args(argv)
+    try:
+        return args.run_verb(args)
+    except JaxmemError as error:
+        print(f"jaxmem: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("jaxmem: interrupted; nothing was written", file=sys.stderr)
+        return 130

@@ -1,0 +1,119 @@
+"""What kind of surface a set of membrane points is: closed around a centre, or open; and which way its normals point."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
+from scipy.spatial import cKDTree
+
+from jaxmem import ellipse as ell
+from jaxmem.anchors import sphere_directions
+from jaxmem.numerics import bucket_size, pad_to
+
+
+class Shape(NamedTuple):
+    """An ellipsoid through the points and how much of it they cover.
+
+    Attributes:
+        ellipse: the fitted ellipsoid (or ellipse).
+        sigma: robust standard deviation of the points about it, voxels.
+        seen: share of all its directions that have a point.
+        expected: the same, over directions where the membrane ought to show: inside the volume and not facing the beam.
+        radial: median |cos| between the points' normals and the ellipsoid's.
+    """
+
+    ellipse: ell.Ellipse
+    sigma: float
+    seen: float
+    expected: float
+    radial: float
+
+
+@jax.jit
+def _fit(points, mask):
+    return ell.fit(points, mask, ell.moments(points, mask), prior_sigma=3.0, noise=2.0, iterations=60)
+
+
+_distances = jax.jit(jax.vmap(ell.distance, (None, 0)))
+_slopes = jax.jit(jax.vmap(jax.grad(ell.distance, 1), (None, 0)))
+
+
+def evenly(points: Float[np.ndarray, "n d"], most: int) -> np.ndarray:
+    """Indices of at most `most` points, one for each cell of the smallest grid that leaves so few; evenly spread."""
+    if len(points) <= most:
+        return np.arange(len(points))
+    low, high, chosen = 1.0, float(np.ptp(points, axis=0).max()) + 1.0, np.zeros(1, int)
+    for _ in range(12):
+        cell = (low * high) ** 0.5
+        _, first = np.unique(np.floor(points / cell).astype(int), axis=0, return_index=True)
+        if len(first) > most:
+            low = cell
+        else:
+            high, chosen = cell, first
+    return np.sort(chosen)
+
+
+def distances(ellipse: ell.Ellipse, points: np.ndarray) -> np.ndarray:
+    """Signed first-order distances of many points to an ellipse, voxels."""
+    padded, mask = pad_to(np.asarray(points, np.float32), bucket_size(len(points)))
+    return np.asarray(_distances(ellipse, padded))[mask]
+
+
+def directions(ellipse: ell.Ellipse, points: np.ndarray) -> np.ndarray:
+    """Unit normals of the ellipse's level sets at many points."""
+    padded, mask = pad_to(np.asarray(points, np.float32), bucket_size(len(points)))
+    slope = np.asarray(_slopes(ellipse, padded))[mask]
+    return slope / np.maximum(np.linalg.norm(slope, axis=1, keepdims=True), 1e-9)
+
+
+def describe(points: np.ndarray, normals: np.ndarray, volume_shape: tuple[int, ...], beam_cut: float = 0.75) -> Shape:
+    """Fit an ellipsoid and measure how much of it the points cover.
+
+    Arguments:
+        points: (n, d) membrane points, voxels; n > d.
+        normals: (n, d) unit normals, any sign.
+        volume_shape: of the volume, to tell what lies outside it.
+        beam_cut: directions whose normal has a larger component along the beam (axis 0 of three) need not show.
+    """
+    d = points.shape[1]
+    chosen = evenly(points, 1024)
+    padded, mask = pad_to(points[chosen].astype(np.float32), 1024)
+    result = _fit(padded, mask)
+    ellipse = jax.tree.map(np.asarray, result.ellipse)
+    lengths, axes = (np.asarray(a) for a in ell.semi_axes(ellipse))
+    directions_ = np.asarray(sphere_directions(60 if d == 2 else 400, d))
+    surface = ellipse.centre + (directions_ * lengths) @ axes
+    reach = 2.0 * float(result.sigma) + 2.5
+    covered = np.isfinite(cKDTree(points).query(surface, distance_upper_bound=reach)[0])
+    inside = ((surface >= 1) & (surface <= np.array(volume_shape) - 2)).all(1)
+    facing = directions(ellipse, surface)
+    visible = inside & ((np.abs(facing[:, 0]) <= beam_cut) if d == 3 else True)
+    expected = covered[visible].mean() if visible.sum() >= 10 else 0.0
+    agree = np.abs((directions(ellipse, points[chosen]) * normals[chosen]).sum(1))
+    return Shape(ellipse, float(result.sigma), float(covered.mean()), float(expected), float(np.median(agree)))
+
+
+def orient(points: Float[np.ndarray, "n d"], normals: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
+    """Give neighbouring normals the same sign, along the minimum spanning tree of the neighbour graph (Hoppe et al. 1992)."""
+    n = len(points)
+    if n < 3:
+        return normals
+    near = cKDTree(points).query(points, k=min(9, n))[1]
+    rows, columns = np.repeat(np.arange(n), near.shape[1] - 1), near[:, 1:].ravel()
+    cosine = np.abs((normals[rows] * normals[columns]).sum(1))
+    gap = np.linalg.norm(points[rows] - points[columns], axis=1)
+    tree = minimum_spanning_tree(coo_matrix((gap * (1.05 - cosine) + 1e-6, (rows, columns)), shape=(n, n)))
+    out, done = normals.copy(), np.zeros(n, bool)
+    for start in range(n):
+        if done[start]:
+            continue
+        order, parent = breadth_first_order(tree, start, directed=False)
+        done[order] = True
+        for i in order[1:]:
+            if out[i] @ out[parent[i]] < 0:
+                out[i] = -out[i]
+    return out

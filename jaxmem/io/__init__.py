@@ -1,0 +1,10 @@
+"""Files: MRC volumes, PLY and OBJ meshes, and the folder of a run."""
+
+from jaxmem.io.meshes import read_ply as read_ply
+from jaxmem.io.meshes import write_obj as write_obj
+from jaxmem.io.meshes import write_ply as write_ply
+from jaxmem.io.mrc import read_mrc as read_mrc
+from jaxmem.io.mrc import write_mrc as write_mrc
+from jaxmem.io.run import OutputFolder as OutputFolder
+from jaxmem.io.run import sha256 as sha256
+from jaxmem.io.run import write_csv as write_csv

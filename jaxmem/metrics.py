@@ -1,0 +1,81 @@
+"""How good a result is: Dice slice by slice, distances between surfaces, matching of instances (paper, Section 6.3)."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial import cKDTree
+
+
+def dice(found: Bool[np.ndarray, "*shape"], truth: Bool[np.ndarray, "*shape"]) -> float:
+    """Dice-Sorensen coefficient (paper, equation 8); 1 if both are empty.
+
+    Example:
+        >>> dice(np.array([True, False]), np.array([True, True]))
+        0.6666666666666666
+    """
+    total = int(found.sum()) + int(truth.sum())
+    return 2.0 * int((found & truth).sum()) / total if total else 1.0
+
+
+def slice_dice(found: Bool[np.ndarray, "nz ny nx"], truth: Bool[np.ndarray, "nz ny nx"]) -> Float[np.ndarray, " nz"]:
+    """Dice of every slice (paper, Fig. 21); NaN where neither has a voxel."""
+    empty = ~(found.any((1, 2)) | truth.any((1, 2)))
+    return np.array([np.nan if e else dice(f, t) for f, t, e in zip(found, truth, empty)])
+
+
+class Matching(NamedTuple):
+    """Instances of the truth and of the result that belong together.
+
+    Attributes:
+        pairs: (n, 2) truth and found instance numbers.
+        dice: (n,) of each pair.
+        missed: truth instances without a partner.
+        invented: found instances without a partner.
+    """
+
+    pairs: Int[np.ndarray, "n 2"]
+    dice: Float[np.ndarray, " n"]
+    missed: list[int]
+    invented: list[int]
+
+
+def match_instances(found: np.ndarray, truth: np.ndarray, least: float = 0.2) -> Matching:
+    """One-to-one matching of instances that maximises the sum of their Dice coefficients; pairs below `least` do not count."""
+    found_ids, found_size = np.unique(found[found > 0], return_counts=True)
+    truth_ids, truth_size = np.unique(truth[truth > 0], return_counts=True)
+    both = (found > 0) & (truth > 0)
+    overlap = np.zeros((len(truth_ids), len(found_ids)))
+    np.add.at(overlap, (np.searchsorted(truth_ids, truth[both]), np.searchsorted(found_ids, found[both])), 1.0)
+    score = 2 * overlap / (truth_size[:, None] + found_size[None, :]) if overlap.size else overlap
+    rows, columns = linear_sum_assignment(-score)
+    good = score[rows, columns] >= least
+    rows, columns = rows[good], columns[good]
+    return Matching(
+        np.stack([truth_ids[rows], found_ids[columns]], 1),
+        score[rows, columns],
+        [int(i) for i in truth_ids if i not in truth_ids[rows]],
+        [int(i) for i in found_ids if i not in found_ids[columns]],
+    )
+
+
+def distance_to_surface(
+    points: Float[np.ndarray, "n 3"], vertices: Float[np.ndarray, "v 3"], normals: Float[np.ndarray, "v 3"]
+) -> Float[np.ndarray, " n"]:
+    """Unsigned distance of points to a densely sampled surface, in the units given.
+
+    The distance to the tangent plane at the nearest vertex where the point lies over it, else to that vertex less the
+    plane's reach (the vertices' spacing); so the spacing does not put a floor under the result.
+    """
+    tree = cKDTree(vertices)
+    spacing = float(np.median(tree.query(vertices[:: max(1, len(vertices) // 2000)], k=2)[0][:, 1]))
+    gap, nearest = tree.query(points)
+    across = np.abs(((points - vertices[nearest]) * normals[nearest]).sum(1))
+    along = np.sqrt(np.maximum(gap**2 - across**2, 0.0))
+    return np.hypot(across, np.maximum(along - 1.5 * spacing, 0.0))
+
+
+def coverage(error: Float[np.ndarray, " n"], sigma: Float[np.ndarray, " n"], deviations: float = 1.96) -> float:
+    """Share of errors within `deviations` standard deviations: 0.95 for calibrated normal error bars."""
+    return float((np.abs(error) <= deviations * sigma).mean())

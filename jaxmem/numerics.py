@@ -1,0 +1,83 @@
+"""Safe norms, the jitter policy, padding to buckets and chunked evaluation."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+
+def safe_norm(x: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
+    """Euclidean norm over the last axis whose gradient at zero is zero, not NaN.
+
+    Example:
+        >>> float(jax.grad(lambda x: safe_norm(x))(jnp.zeros(3)).sum())
+        0.0
+    """
+    square = jnp.sum(x * x, -1)
+    positive = square > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1.0)), 0.0)
+
+
+def jitter(dtype: jnp.dtype) -> float:
+    """Smallest diagonal term, relative to k(0), that keeps a Cholesky factorisation stable in `dtype`."""
+    return 1e-10 if jnp.finfo(dtype).bits == 64 else 1e-6
+
+
+def bucket_size(n: int, smallest: int = 64) -> int:
+    """Next power of two that holds `n`, so that few programs are compiled.
+
+    Example:
+        >>> bucket_size(65), bucket_size(3)
+        (128, 64)
+    """
+    size = smallest
+    while size < n:
+        size *= 2
+    return size
+
+
+def pad_to(array: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pad the leading axis with its last row to `size`; returns the padded array and the mask of real rows.
+
+    Raises:
+        ValueError: if the array is empty or longer than `size`.
+    """
+    n = len(array)
+    if not 0 < n <= size:
+        raise ValueError(f"pad_to: expected between 1 and {size} rows, got {n}")
+    return np.concatenate([array, np.repeat(array[-1:], size - n, 0)]), np.arange(size) < n
+
+
+def map_chunks(fun: Callable, xs: np.ndarray, chunk: int) -> np.ndarray | tuple[np.ndarray, ...]:
+    """Apply a jitted `fun` to row blocks of fixed size (the last is padded) and join the results on the host.
+
+    Arguments:
+        fun: maps (chunk, ...) to one array, or a tuple of arrays, of leading size chunk.
+        xs: (n, ...) rows; n = 0 is allowed only if `fun` can be traced on shapes alone.
+        chunk: rows per call; the largest memory a call takes grows with it.
+    """
+    if len(xs) == 0:
+        shapes = jax.eval_shape(fun, jax.ShapeDtypeStruct((chunk, *xs.shape[1:]), xs.dtype))
+        return jax.tree.map(lambda s: np.zeros((0, *s.shape[1:]), s.dtype), shapes)
+    parts = []
+    for start in range(0, len(xs), chunk):
+        block = xs[start : start + chunk]
+        padded, _ = pad_to(block, chunk)
+        parts.append(jax.tree.map(lambda a, n=len(block): np.asarray(a)[:n], fun(padded)))
+    return jax.tree.map(lambda *blocks: np.concatenate(blocks), *parts)
+
+
+@functools.cache
+def compiler_options() -> dict[str, str]:
+    """Options for `jax.jit` that make convolutions fast on a CPU, where this build of XLA knows them; else none."""
+    options = {"xla_cpu_experimental_ynn_fusion_type": ""}
+    if jax.default_backend() != "cpu":
+        return {}
+    try:
+        jax.jit(lambda x: x + 1, compiler_options=options).lower(jnp.zeros(())).compile()
+    except (jax.errors.JaxRuntimeError, ValueError):
+        return {}
+    return options

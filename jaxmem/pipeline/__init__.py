@@ -1,0 +1,11 @@
+"""The stages in order, from a tomogram or a mask to surfaces, and the files of a run."""
+
+from jaxmem.pipeline.config import Config as Config
+from jaxmem.pipeline.config import load_config as load_config
+from jaxmem.pipeline.evaluate import evaluate as evaluate
+from jaxmem.pipeline.evaluate import format_scores as format_scores
+from jaxmem.pipeline.files import write_run as write_run
+from jaxmem.pipeline.stages import MembraneResult as MembraneResult
+from jaxmem.pipeline.stages import Result as Result
+from jaxmem.pipeline.stages import fit_mask as fit_mask
+from jaxmem.pipeline.stages import segment as segment

@@ -1,0 +1,195 @@
+"""The files of a run, written under a temporary name and moved into place together, and read back for `evaluate`."""
+
+import dataclasses
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxmem.io import OutputFolder, read_mrc, read_ply, sha256, write_csv, write_mrc, write_obj, write_ply
+from jaxmem.pipeline.config import Config
+from jaxmem.pipeline.evaluate import Surface
+from jaxmem.pipeline.stages import Result
+from jaxmem.report import write_report
+from jaxmem.surface import Mesh
+from jaxmem.types import JaxmemError, Tomogram
+
+COLUMNS = [
+    "membrane", "closed", "points", "center_x_A", "center_y_A", "center_z_A", "area_A2", "volume_A3",
+    "seen_fraction", "median_sigma_A", "max_sigma_A", "point_noise_A", "median_mean_curvature_per_A",
+]  # fmt: skip
+
+
+def to_triangles(mesh: Mesh) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """A mesh as triangles in three dimensions: vertices and normals (n, 3) zyx, faces, and the source vertex of each.
+
+    A curve of a one-slice volume becomes a ribbon one voxel high.
+    """
+    if mesh.vertices.shape[1] == 3:
+        return mesh.vertices, mesh.normals, mesh.faces, np.arange(len(mesh.vertices))
+    n = len(mesh.vertices)
+    source = np.tile(np.arange(n), 2)
+    height = np.repeat([-0.5, 0.5], n)[:, None]
+    a, b = mesh.faces.T
+    faces = np.concatenate([np.stack([a, b, b + n], 1), np.stack([a, b + n, a + n], 1)])
+    flat = np.zeros((2 * n, 1))
+    return np.hstack([height, mesh.vertices[source]]), np.hstack([flat, mesh.normals[source]]), faces, source
+
+
+def measure(result: Result, tomogram: Tomogram) -> list[dict[str, Any]]:
+    """One row per membrane: place, size, and how well it is known. Columns as in `COLUMNS`, lengths in A."""
+    rows = []
+    size = tomogram.voxel_size
+    for number, membrane in enumerate(result.membranes, 1):
+        mesh = membrane.mesh
+        vertices, _, faces, _ = to_triangles(mesh)
+        world = tomogram.to_world(vertices)
+        corners = world[faces]
+        cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+        center = world.mean(0)
+        enclosed = abs(np.einsum("ij,ij->i", corners[:, 0] - center, cross).sum()) / 6.0
+        three = mesh.vertices.shape[1] == 3
+        rows.append({
+            "membrane": number,
+            "closed": int(mesh.closed),
+            "points": membrane.points,
+            **{f"center_{a}_A": round(float(center[i]), 2) for i, a in enumerate("xyz")},
+            "area_A2": round(float(np.linalg.norm(cross, axis=1).sum()) / 2.0, 1),
+            "volume_A3": round(float(enclosed), 1) if mesh.closed and three else "",
+            "seen_fraction": round(float(mesh.seen.mean()), 4),
+            "median_sigma_A": round(float(np.median(mesh.sigma)) * size, 3),
+            "max_sigma_A": round(float(mesh.sigma.max()) * size, 3),
+            "point_noise_A": round(membrane.noise * size, 3),
+            "median_mean_curvature_per_A": float(f"{np.median(mesh.mean_curvature) / size:.6g}"),
+        })  # fmt: skip
+    return rows
+
+
+def write_run(
+    target: str | Path,
+    result: Result,
+    tomogram: Tomogram,
+    config: Config,
+    *,
+    source: str | Path | None = None,
+    overwrite: bool = False,
+    obj: bool = False,
+    command: str = "segment",
+) -> None:
+    """Write everything `segment` or `fit` promises into a folder; nothing is left behind if it fails.
+
+    Arguments:
+        target: the run's folder.
+        result, tomogram, config: what was computed, from what, and how.
+        source: the input file, for the manifest.
+        overwrite: replace an earlier run.
+        obj: write OBJ meshes beside the PLY ones.
+        command: for the manifest.
+
+    Raises:
+        JaxmemError: if the folder exists or cannot be written.
+    """
+    size = tomogram.voxel_size
+    with OutputFolder(target, overwrite) as folder:
+        write_mrc(folder / "semantic.mrc", result.semantic, tomogram)
+        write_mrc(folder / "labels.mrc", result.labels, tomogram)
+        write_mrc(folder / "uncertainty.mrc", result.uncertainty, tomogram)
+        (folder / "surfaces").mkdir()
+        for number, membrane in enumerate(result.membranes, 1):
+            mesh = membrane.mesh
+            vertices, normals, faces, of = to_triangles(mesh)
+            world, normals = tomogram.to_world(vertices), normals[:, ::-1]
+            # reversing the axes mirrors the triangles; turning them keeps their outside outside
+            faces = faces[:, ::-1]
+            properties = {
+                **{f"n{a}": normals[:, i] for i, a in enumerate("xyz")},
+                "sigma": mesh.sigma[of] * size,
+                "seen": mesh.seen[of],
+                "mean_curvature": mesh.mean_curvature[of] / size,
+                "gaussian_curvature": mesh.gaussian_curvature[of] / size**2,
+            }
+            name = folder / "surfaces" / f"membrane_{number:03d}"
+            write_ply(name.with_suffix(".ply"), world, faces, properties, "coordinates and sigma in A, curvatures in 1/A and 1/A^2")
+            if obj:
+                write_obj(name.with_suffix(".obj"), world, faces, normals)
+        rows = measure(result, tomogram)
+        write_csv(folder / "membranes.csv", rows, COLUMNS)
+        manifest = {
+            "command": command,
+            "input": str(source) if source else None,
+            "input_sha256": sha256(source) if source else None,
+            "weights_sha256": result.weights_hash or None,
+            "voxel_size_A": size,
+            "shape_zyx": list(tomogram.data.shape if tomogram.data.ndim == 3 else (1, *tomogram.data.shape)),
+            "origin_xyz_A": list(tomogram.origin),
+            "config": dataclasses.asdict(config),
+            "seeds": {},  # prediction and fitting draw no random numbers
+            "versions": {"python": platform.python_version()}
+            | {name: version(name) for name in ("jaxmem", "jax", "flax", "equinox", "numpy", "scipy", "scikit-image", "mrcfile")},
+            "seconds": result.seconds,
+            "membranes": len(result.membranes),
+            "decisions": result.decisions,
+            "warnings": result.warnings,
+        }
+        write_report(folder / "report.html", result, tomogram, rows, manifest)
+        (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+
+def read_run(folder: str | Path) -> tuple[Tomogram, np.ndarray, dict[int, Surface]]:
+    """Labels (as a tomogram, for its place), semantic labels, and surfaces in voxels of a finished run.
+
+    Raises:
+        JaxmemError: if the folder is not a complete run.
+    """
+    folder = Path(folder)
+    if not (folder / "manifest.json").exists():
+        raise JaxmemError(f"{folder}: not a finished run (no manifest.json); give the folder that `jaxmem segment -o` wrote")
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    size = manifest["voxel_size_A"]
+    labels = read_mrc(folder / "labels.mrc", size)
+    semantic = np.asarray(read_mrc(folder / "semantic.mrc", size).data)
+    surfaces = {}
+    for path in sorted((folder / "surfaces").glob("membrane_*.ply")):
+        vertices, faces, values = read_ply(path)
+        normals = np.stack([values[f"n{a}"] for a in "zyx"], 1)
+        flat = labels.data.shape[0] == 1
+        closed = _closed_ribbon(faces, len(vertices)) if flat else _closed_surface(faces)
+        surfaces[int(path.stem.split("_")[1])] = Surface(labels.to_voxels(vertices), normals, values["sigma"] / size, closed)
+    return labels, semantic, surfaces
+
+
+def _closed_surface(faces: np.ndarray) -> bool:
+    from jaxmem.surface import is_watertight
+
+    return is_watertight(faces)
+
+
+def _closed_ribbon(faces: np.ndarray, n: int) -> bool:
+    """A ribbon closes if each lower vertex belongs to exactly two segments, that is, to three triangles."""
+    counts = np.bincount(faces.ravel(), minlength=n)
+    return bool(len(faces)) and bool((counts == 3).all())
+
+
+def read_truth(paths: list[Path]) -> tuple[np.ndarray, dict[int, tuple[np.ndarray, np.ndarray]] | None]:
+    """Truth files: one MRC of labels, and if there is one an .npz with `points_i` and `normals_i` (zyx voxels).
+
+    Raises:
+        JaxmemError: if there is no label volume, more than one, or the .npz holds no points.
+    """
+    volumes = [p for p in paths if p.suffix != ".npz"]
+    if len(volumes) != 1:
+        raise JaxmemError(f"--truth needs exactly one label volume (MRC) and at most one .npz, got {[str(p) for p in paths]}")
+    labels = np.asarray(read_mrc(volumes[0], mask=True).data)
+    points = None
+    for path in paths:
+        if path.suffix == ".npz":
+            try:
+                with np.load(path) as file:
+                    numbers = [int(k.split("_")[1]) for k in file.files if k.startswith("points_")]
+                    points = {i: (file[f"points_{i}"].astype(float), file[f"normals_{i}"].astype(float)) for i in numbers}
+            except (OSError, KeyError, ValueError) as error:
+                raise JaxmemError(f"{path}: cannot be read as truth ({error}); it needs arrays points_1, normals_1, ...") from None
+    return labels, points

@@ -1,0 +1,454 @@
+"""One function per stage, and the two that chain them: `segment` from a tomogram, `fit_mask` from a mask."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import ndimage
+from scipy.spatial import cKDTree
+
+from jaxmem import ellipse as ell
+from jaxmem import preprocess
+from jaxmem.grouping import Midline, Region, merge_regions, midline, select_membranes
+from jaxmem.grouping.select import regions_from_instances
+from jaxmem.numerics import bucket_size
+from jaxmem.pipeline.config import Config, PreprocessConfig
+from jaxmem.surface import Mesh, extract, fit_membranes, paint
+from jaxmem.types import BACKGROUND, MEMBRANE, PROTEIN, JaxmemError, Tomogram
+from jaxmem.unet import Predictor, load_weights
+
+log = logging.getLogger("jaxmem")
+
+Progress = Callable[[str, int, int], None]
+"""Told the stage's name, the steps done, and the steps in all."""
+
+
+class MembraneResult(NamedTuple):
+    """One membrane: its surface in voxels, how many points support it, and the learnt noise of the points in voxels."""
+
+    mesh: Mesh
+    points: int
+    noise: float
+
+
+class Result(NamedTuple):
+    """What `segment` and `fit_mask` return; volumes are (nz, ny, nx), on the input's voxels.
+
+    Attributes:
+        semantic: int8; 0 background, 1 protein, 2 membrane: what the network (or the mask) says.
+        labels: int16; instances 1...n, the membranes' surfaces at equal thickness.
+        uncertainty: float32; standard deviation of the surface's position in A, on labelled voxels; 0 elsewhere.
+        membranes: in the labels' order.
+        decisions: what was decided, in words.
+        warnings: what the user should know.
+        seconds: time of each stage.
+        weights_hash: SHA-256 of the network's weights; empty for `fit_mask`.
+    """
+
+    semantic: np.ndarray
+    labels: np.ndarray
+    uncertainty: np.ndarray
+    membranes: list[MembraneResult]
+    decisions: list[str]
+    warnings: list[str]
+    seconds: dict[str, float]
+    weights_hash: str
+
+
+class _Run:
+    """Collects what a run decides and how long its stages take; a stage's progress goes to the caller."""
+
+    def __init__(self, progress: Progress | None):
+        self.progress = progress or (lambda *_: None)
+        self.decisions: list[str] = []
+        self.warnings: list[str] = []
+        self.seconds: dict[str, float] = {}
+
+    def decide(self, text: str) -> None:
+        self.decisions.append(text)
+        log.info(text)
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+        log.warning(text)
+
+    @contextmanager
+    def stage(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
+        start = time.perf_counter()
+        self.progress(name, 0, total)
+        yield lambda done: self.progress(name, done, total)
+        self.progress(name, total, total)
+        self.seconds[name] = round(time.perf_counter() - start, 3)
+
+
+def prepared_slices(
+    data: np.ndarray, voxel_size: float, pixel_size: float, config: PreprocessConfig, warn: Callable[[str], None]
+) -> Iterator[np.ndarray]:
+    """Filtered, normalised slices at the network's pixel size, one after another from a volume that may be on disk.
+
+    Arguments:
+        data: (nz, ny, nx).
+        voxel_size, pixel_size: of the volume and of the network, A.
+        config: filters.
+        warn: told of slices that are constant or hold NaN.
+    """
+    sigma = config.z_sigma / voxel_size
+    reach = min(int(3 * sigma + 0.5), len(data) - 1)
+    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / max(sigma, 1e-6)) ** 2)
+    shape = network_shape(data.shape[1:], voxel_size, pixel_size, config)
+    scale = shape[0] / data.shape[1]
+
+    @jax.jit
+    def finish(image):
+        if config.xy_sigma > 0:
+            image = preprocess.gaussian(image, (config.xy_sigma / voxel_size,) * 2)
+        if config.low > 0 or config.high > 0:
+            image = preprocess.band_pass(image, config.low * voxel_size, config.high * voxel_size)
+        if config.contrast_window > 0:
+            image = preprocess.enhance_contrast(image, config.contrast_window / voxel_size)
+        if scale != 1.0:
+            image = preprocess.rescale(image, shape)
+        return preprocess.robust_normalise(image)
+
+    cache: dict[int, np.ndarray] = {}
+    flat, broken = [], []
+    for z in range(len(data)):
+        for k in range(max(0, z - reach), min(len(data), z + reach + 1)):
+            if k not in cache:
+                image = np.asarray(data[k], np.float32)
+                bad = ~np.isfinite(image)
+                if bad.any():
+                    broken.append(k)
+                    image = np.where(bad, np.median(image[~bad]) if not bad.all() else 0.0, image)
+                if np.ptp(image) == 0:
+                    flat.append(k)
+                cache[k] = image
+        cache.pop(z - reach - 1, None)
+        # the filter is mirrored at the top and the bottom of the volume
+        index = np.abs(np.arange(z - reach, z + reach + 1))
+        index = np.where(index >= len(data), 2 * len(data) - 2 - index, index)
+        total = sum(w * cache[int(k)] for w, k in zip(weights, index))
+        yield np.asarray(finish(jnp.asarray(total / weights.sum())))
+    if flat:
+        warn(f"{len(flat)} constant slices ({_span(flat)}): nothing is found there")
+    if broken:
+        warn(f"{len(broken)} slices hold NaN or infinity ({_span(broken)}): replaced by the slice's median")
+
+
+def _span(slices: list[int]) -> str:
+    return f"{min(slices)}" if len(slices) == 1 else f"{min(slices)} to {max(slices)}"
+
+
+def network_shape(
+    shape: tuple[int, ...], voxel_size: float, pixel_size: float, config: PreprocessConfig
+) -> tuple[int, int]:
+    """Size of a slice as the network sees it."""
+    scale = voxel_size / pixel_size
+    if abs(scale - 1.0) <= config.rescale_above:
+        scale = 1.0
+    height, width = shape
+    return max(8, round(height * scale)), max(8, round(width * scale))
+
+
+def predict(tomogram: Tomogram, config: Config, run: _Run) -> tuple[np.ndarray, np.ndarray, str]:
+    """Network stage: the membrane's probability (float16) and the semantic labels (int8), at the input's voxels."""
+    model, pixel_size, digest = load_weights(config.network.weights or None)
+    n = config.network
+    predictor = Predictor(model, tile=n.tile, overlap=n.overlap, symmetries=n.symmetries)
+    data = tomogram.data
+    shape = network_shape(data.shape[1:], tomogram.voxel_size, pixel_size, config.preprocess)
+    rescaled = shape != data.shape[1:]
+    run.decide(
+        f"slices are resampled from {tomogram.voxel_size:.2f} to {pixel_size:.2f} A per pixel ({shape[1]} x {shape[0]})"
+        if rescaled
+        else f"slices are used at {tomogram.voxel_size:.2f} A per pixel (the network's is {pixel_size:.2f})"
+    )
+    probability = np.empty(data.shape, np.float16)
+    semantic = np.empty(data.shape, np.int8)
+    back = jax.jit(lambda p: jnp.stack([preprocess.rescale(p[..., c], data.shape[1:]) for c in range(p.shape[-1])], -1))
+    with run.stage("network", len(data)) as step:
+        slices = prepared_slices(data, tomogram.voxel_size, pixel_size, config.preprocess, run.warn)
+        for z, p in enumerate(predictor(slices)):
+            p = np.asarray(back(p)) if rescaled else p
+            probability[z] = p[..., MEMBRANE]
+            semantic[z] = np.select([p.argmax(-1) == MEMBRANE, p.argmax(-1) == PROTEIN], [MEMBRANE, PROTEIN], BACKGROUND)
+            step(z + 1)
+    return probability, semantic, digest
+
+
+def group(probability: np.ndarray, sigma: float, config: Config, run: _Run) -> tuple[Midline, list[Region]]:
+    """Grouping stage: midline points, regions, membranes (paper, Section 4.2)."""
+    flat = probability.shape[0] == 1
+    volume = probability[0] if flat else probability
+    with run.stage("grouping", 3) as step:
+        line = midline(volume, sigma, config.midline.threshold)
+        step(1)
+        region = merge_regions(line.points, line.normals, config.merge)
+        step(2)
+        regions = select_membranes(line, region, volume.shape, config.select, run.decide)
+    run.decide(f"{len(line.points)} midline points in {region.max(initial=0)} regions; {len(regions)} membranes")
+    return line, regions
+
+
+def prune_and_recover(line: Midline, regions: list[Region], config: Config, run: _Run) -> list[Region]:
+    """Ellipse stage: in each slice an ellipse, warm-started from the neighbour; points far from it go, near ones come back.
+
+    Only closed membranes that an ellipse describes take part (paper, Section 5.1).
+    """
+    if line.points.shape[1] != 3 or not config.ellipse.enabled:
+        return regions
+    taken = np.zeros(len(line.points), int)
+    for number, region in enumerate(regions, 1):
+        taken[region.index] = number
+    with run.stage("ellipses", len(regions)) as step:
+        for number, region in enumerate(regions, 1):
+            if region.closed:
+                gone, back = _one_sequence(line, taken, number, config)
+                if gone or back:
+                    run.decide(f"membrane {number}: ellipses pruned {gone} points and recovered {back}")
+            step(number)
+    return [r._replace(index=np.flatnonzero(taken == k)) for k, r in enumerate(regions, 1)]
+
+
+_sequence = jax.jit(lambda points, mask, change: ell.fit_sequence(points, mask, prior_sigma=change, noise=1.0))
+_distance_rows = jax.jit(jax.vmap(jax.vmap(ell.distance, (None, 0))))
+_ROW = 96  # points a slice is fitted with
+
+
+def _one_sequence(line: Midline, taken: np.ndarray, number: int, config: Config) -> tuple[int, int]:
+    mine = taken == number
+    planes = line.voxels[:, 0]
+    first, last = planes[mine].min(), planes[mine].max()
+    rows = bucket_size(last - first + 1, 32)
+    points, mask = np.zeros((rows, _ROW, 2), np.float32), np.zeros((rows, _ROW), bool)
+    for z in range(first, last + 1):
+        index = np.flatnonzero(mine & (planes == z))
+        index = index[np.linspace(0, len(index) - 1, min(len(index), _ROW)).astype(int)] if len(index) else index
+        points[z - first, : len(index)] = line.points[index, 1:]
+        mask[z - first, : len(index)] = True
+    fits = _sequence(points, mask, config.ellipse.change)
+    # far from the slice with most points an ellipse through few points means little: only trusted slices decide
+    trusted = np.asarray(fits.success) & (mask.sum(1) >= 12)
+    tolerance = np.maximum(config.ellipse.tolerance, 3.0 * np.nan_to_num(np.asarray(fits.sigma), nan=np.inf))
+    tolerance = np.where(tolerance > 3.0 * config.ellipse.tolerance, np.inf, tolerance)  # no ellipse: leave it alone
+    inside = (planes >= first) & (planes <= last)
+    candidates = np.flatnonzero(inside & (mine | (taken == 0)))
+    row = planes[candidates] - first
+    order = np.argsort(row, kind="stable")
+    candidates, row = candidates[order], row[order]
+    counts = np.bincount(row, minlength=rows)
+    width = bucket_size(int(counts.max()), 128)
+    place = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+    grid = np.zeros((rows, width, 2), np.float32)
+    grid[row, place] = line.points[candidates, 1:]
+    far = np.abs(np.asarray(_distance_rows(fits.ellipse, grid))[row, place])
+    decides = trusted[row] & np.isfinite(tolerance[row])
+    gone = candidates[decides & mine[candidates] & (far > tolerance[row])]
+    # a recovered point also has to be near one that is already there: ellipses do not reach across to other membranes
+    back = candidates[decides & ~mine[candidates] & (far <= config.ellipse.tolerance)]
+    if len(back):
+        near = cKDTree(line.points[mine]).query(line.points[back])[0] <= 12.0
+        back = back[near]
+    taken[gone] = 0
+    taken[back] = number
+    return len(gone), len(back)
+
+
+def surfaces(
+    line: Midline, regions: list[Region], shape: tuple[int, ...], voxel_size: float, config: Config, run: _Run
+) -> tuple[list[MembraneResult], np.ndarray, np.ndarray]:
+    """Surface stage: implicit functions, meshes, labels of equal thickness and the uncertainty volume (A)."""
+    flat = shape[0] == 1
+    volume_shape = shape[1:] if flat else shape
+    with run.stage("gaussian process", 1):
+        members = [r.index for r in regions]
+        fitted = fit_membranes(
+            [line.points[i] for i in members],
+            [line.normals[i] for i in members],
+            [r.shape for r in regions],
+            [r.closed for r in regions],
+            config.fit,
+        )
+    labels = np.zeros(volume_shape, np.int16)
+    sigma = np.zeros(volume_shape, np.float32)
+    closest = np.full(volume_shape, np.inf, np.float32)
+    found: list[MembraneResult] = []
+    with run.stage("surfaces", len(fitted)) as step:
+        for i, membrane in enumerate(fitted):
+            where = np.round(line.points[regions[i].index].mean(0)).astype(int).tolist()
+            extracted = extract(membrane, volume_shape, config.fit) if membrane is not None else None
+            if membrane is None or extracted is None:
+                run.warn(f"the membrane at {where} was dropped: no surface fits its {len(regions[i].index)} points")
+                continue
+            mesh, field = extracted
+            found.append(MembraneResult(mesh, len(membrane.points), membrane.noise))
+            number = len(found)
+            half = 0.5 * config.fit.thickness / voxel_size
+            paint(labels, sigma, number, mesh, field, max(half, 0.75), closest)
+            kind = "closed" if mesh.closed else "cut by the volume's border" if mesh.cut else "open"
+            run.decide(f"membrane {number} at {where}: {kind}, {len(mesh.vertices)} vertices, noise {membrane.noise:.2f} voxels")
+            step(i + 1)
+    sigma *= voxel_size
+    return found, labels.reshape(shape), sigma.reshape(shape)
+
+
+def _finish(run: _Run, semantic, line, regions, tomogram: Tomogram, config: Config, digest: str) -> Result:
+    if not regions:
+        run.warn("no membrane was found: the labels are empty")
+    shape = tomogram.data.shape
+    found, labels, sigma = surfaces(line, regions, shape, tomogram.voxel_size, config, run)
+    return Result(semantic, labels, sigma, found, run.decisions, run.warnings, run.seconds, digest)
+
+
+def _volume(tomogram: Tomogram) -> Tomogram:
+    data = tomogram.data
+    if data.ndim == 2:
+        data = data[None]
+    if data.ndim != 3 or 0 in data.shape:
+        raise JaxmemError(f"expected a volume of shape (nz, ny, nx), got {data.shape}")
+    if np.iscomplexobj(data) or not (np.issubdtype(data.dtype, np.number) or data.dtype == bool):
+        raise JaxmemError(f"expected real numbers, got {data.dtype}")
+    if not (np.isfinite(tomogram.voxel_size) and tomogram.voxel_size > 0):
+        raise JaxmemError(f"voxel size must be positive, got {tomogram.voxel_size}")
+    return tomogram._replace(data=data)
+
+
+def segment(tomogram: Tomogram, config: Config | None = None, progress: Progress | None = None) -> Result:
+    """Find every membrane of a tomogram.
+
+    Arguments:
+        tomogram: membranes dark on a lighter background, as in an uninverted reconstruction.
+        config: all settings; the defaults when None.
+        progress: told how far each stage is.
+
+    Returns:
+        Volumes, surfaces and what was decided. No membrane at all is a result with empty labels, not an error.
+
+    Raises:
+        JaxmemError: if the data are not a real volume with a positive voxel size.
+
+    Example:
+        >>> result = segment(Tomogram(volume, voxel_size=14.0))  # doctest: +SKIP
+        >>> result.labels.max(), result.membranes[0].mesh.closed  # doctest: +SKIP
+        (6, True)
+    """
+    config = config or Config()
+    tomogram = _volume(tomogram)
+    run = _Run(progress)
+    probability, semantic, digest = predict(tomogram, config, run)
+    line, regions = group(probability, max(1.0, config.midline.sigma / tomogram.voxel_size), config, run)
+    regions = prune_and_recover(line, regions, config, run)
+    return _finish(run, semantic, line, regions, tomogram, config, digest)
+
+
+def fit_mask(
+    mask: Tomogram,
+    config: Config | None = None,
+    progress: Progress | None = None,
+    *,
+    instances: bool = False,
+    filled: bool = False,
+) -> Result:
+    """Fit surfaces to a membrane mask made by any other tool.
+
+    Arguments:
+        mask: 0 is background. Any other value is membrane, or with `instances` the membrane's number.
+        config: as for `segment`; the network's part is not used. `fit.thickness` is the labels' thickness.
+        progress: told how far each stage is.
+        instances: keep the mask's own grouping.
+        filled: the mask covers whole compartments; their outlines are the membranes.
+
+    Returns:
+        As `segment`; `semantic` is the mask (its outline if `filled`).
+
+    Raises:
+        JaxmemError: if the data are not a real volume, or with `instances` not of whole numbers.
+    """
+    config = config or Config()
+    mask = _volume(mask)
+    run = _Run(progress)
+    data = np.nan_to_num(np.asarray(mask.data))
+    if instances and not np.array_equal(data, np.round(data)):
+        raise JaxmemError("the mask's instance numbers are not whole; leave --instances out for a probability or binary mask")
+    if filled:
+        data = outline(data)
+    thickness = _thickness(data != 0)
+    sigma = float(np.clip(0.45 * thickness, 0.8, 4.0))
+    run.decide(f"the mask's membranes are about {thickness:.1f} voxels thick; midlines are smoothed by {sigma:.2f}")
+    config = replace(config, midline=replace(config.midline, threshold=0.3 if thickness >= 2 else 0.2))
+    flat = data.shape[0] == 1
+    if instances:
+        line, regions = _instance_lines(data[0] if flat else data, sigma, config, run)
+    else:
+        line, regions = group((data != 0).astype(np.float32), sigma, config, run)
+    semantic = np.where(data != 0, MEMBRANE, BACKGROUND).astype(np.int8)
+    return _finish(run, semantic, line, regions, mask, config, "")
+
+
+def outline(filled: np.ndarray) -> np.ndarray:
+    """Voxels of each filled label that touch another value; faces at the volume's border do not count."""
+    axes = [a for a in range(filled.ndim) if filled.shape[a] > 1]
+    edge = np.zeros(filled.shape, bool)
+    for axis in axes:
+        step = np.diff(filled, axis=axis) != 0
+        before = tuple(slice(None, -1) if a == axis else slice(None) for a in range(filled.ndim))
+        after = tuple(slice(1, None) if a == axis else slice(None) for a in range(filled.ndim))
+        edge[before] |= step
+        edge[after] |= step
+    return np.where(edge, filled, 0)
+
+
+def _thickness(mask: np.ndarray) -> float:
+    if not mask.any():
+        return 1.0
+    planes = np.flatnonzero(mask.any((1, 2)))
+    sample = mask[planes[len(planes) // 2]]
+    depth = ndimage.distance_transform_edt(np.pad(sample, 1))
+    return max(1.0, 2.0 * float(np.percentile(depth[depth > 0], 90)) - 1.0)
+
+
+def _instance_lines(data: np.ndarray, sigma: float, config: Config, run: _Run) -> tuple[Midline, list[Region]]:
+    """The midline of each instance by itself, in its own box, so that neighbours do not blur together."""
+    parts, owner = [], []
+    with run.stage("grouping", 1):
+        boxes = ndimage.find_objects(data.astype(np.int32))
+        for value, box in enumerate(boxes, 1):
+            if box is None:
+                continue
+            low = [max(0, s.start - 4) for s in box]
+            inside = tuple(slice(a, s.stop + 4) for a, s in zip(low, box))
+            line = midline((data[inside] == value).astype(np.float32), sigma, config.midline.threshold)
+            offset = np.array(low)
+            parts.append(line._replace(points=line.points + offset.astype(np.float32), voxels=line.voxels + offset))
+            owner.append(np.full(len(line.points), value))
+        if not parts:
+            d = data.ndim
+            return Midline(np.zeros((0, d)), np.zeros((0, d)), np.zeros((0, d), int), np.zeros(0)), []
+        line = Midline(*(np.concatenate(a) for a in zip(*parts)))
+        regions = regions_from_instances(line, np.concatenate(owner), data.shape, config.select)
+    run.decide(f"{len(regions)} instances with {len(line.points)} midline points")
+    return line, regions
+
+
+def truth_midlines(truth: np.ndarray) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """Points on the middle of each instance of a mask, with normals (unknown sign), (n, 3) zyx voxels."""
+    sigma = float(np.clip(0.45 * _thickness(truth != 0), 0.8, 4.0))
+    flat = truth.shape[0] == 1
+    line, regions = _instance_lines(truth[0] if flat else truth, sigma, Config(), _Run(None))
+    values = truth[0] if flat else truth
+
+    def lift(a: np.ndarray) -> np.ndarray:
+        return np.pad(a, ((0, 0), (1, 0))) if flat else a
+
+    out = {}
+    for region in regions:
+        numbers = values[tuple(line.voxels[region.index].T)]
+        value = int(np.bincount(numbers[numbers > 0].astype(int)).argmax())
+        out[value] = lift(line.points[region.index]), lift(line.normals[region.index])
+    return out

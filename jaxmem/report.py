@@ -1,0 +1,161 @@
+"""One self-contained HTML page about a run: pictures as data URLs, nothing fetched from anywhere."""
+
+import base64
+import html
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PolyCollection
+from matplotlib.figure import Figure
+
+from jaxmem.types import MEMBRANE, Tomogram
+
+_STYLE = """
+body{font-family:system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem;color:#1b1b1b;background:#fff}
+img{max-width:100%;height:auto} table{border-collapse:collapse;font-variant-numeric:tabular-nums}
+td,th{padding:.25rem .6rem;border-bottom:1px solid #ddd;text-align:right} th{font-weight:600}
+.warning{background:#fff3cd;border-left:4px solid #d39e00;padding:.5rem .8rem;margin:.4rem 0} pre{overflow:auto;background:#f6f6f6;padding:.8rem}
+.scroll{overflow-x:auto}
+"""
+_COLOURS = matplotlib.colormaps["tab10"]
+
+
+def _png(figure: Figure) -> str:
+    FigureCanvasAgg(figure)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=80)
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _grey(axes, image: np.ndarray) -> None:
+    low, high = np.nanpercentile(image, [0.5, 99.5]) if np.isfinite(image).any() else (0.0, 1.0)
+    axes.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), interpolation="nearest")
+    axes.set_axis_off()
+
+
+def _outlines(axes, labels: np.ndarray) -> None:
+    for value in np.unique(labels[labels > 0]):
+        axes.contour(labels == value, levels=[0.5], colors=[_COLOURS((int(value) - 1) % 10)], linewidths=1.0)
+
+
+def slices_figure(tomogram: Tomogram, semantic: np.ndarray, labels: np.ndarray, most: int = 4) -> Figure:
+    """Slices as they are, with what the network found, and with the membranes' labels in colour."""
+    data = tomogram.data if tomogram.data.ndim == 3 else tomogram.data[None]
+    occupied = np.flatnonzero((labels > 0).any((1, 2)))
+    inside = occupied if len(occupied) else np.arange(len(data))
+    chosen = np.unique(inside[np.linspace(0, len(inside) - 1, min(most + 2, len(inside))).astype(int)])
+    chosen = chosen[1:-1] if len(chosen) > most else chosen
+    ratio = data.shape[1] / data.shape[2]
+    figure = Figure(figsize=(3.2 * len(chosen) if len(chosen) > 1 else 5, 3 * 3.2 * ratio * (1 if len(chosen) > 1 else 1.5)))
+    for column, z in enumerate(chosen):
+        near = slice(max(0, z - 1), z + 2)
+        image = np.asarray(data[near], np.float32).mean(0)
+        for row in range(3):
+            axes = figure.add_subplot(3, len(chosen), row * len(chosen) + column + 1)
+            _grey(axes, image)
+            if row == 0:
+                axes.set_title(f"slice {z}", fontsize=10)
+            elif row == 1:
+                axes.contour(semantic[z] == MEMBRANE, levels=[0.5], colors=["#ffb000"], linewidths=0.8)
+            else:
+                _outlines(axes, labels[z])
+    figure.tight_layout(pad=0.3)
+    return figure
+
+
+def side_figure(tomogram: Tomogram, labels: np.ndarray) -> Figure:
+    """The xz view through the middle of the largest membrane: where the missing wedge takes the caps."""
+    data = tomogram.data
+    count = (labels > 0).sum((0, 2))
+    y = int(count.argmax()) if count.any() else data.shape[1] // 2
+    figure = Figure(figsize=(10, max(2.0, 10 * data.shape[0] / data.shape[2])))
+    axes = figure.add_subplot(1, 1, 1)
+    _grey(axes, np.asarray(data[:, max(0, y - 1) : y + 2], np.float32).mean(1))
+    _outlines(axes, labels[:, y])
+    axes.set_title(f"xz, row {y}", fontsize=10)
+    figure.tight_layout(pad=0.3)
+    return figure
+
+
+def surfaces_figure(membranes: list, voxel_size: float) -> Figure:
+    """Every surface seen from the side (x to the right, z up), coloured by the standard deviation of its position in A."""
+    columns = min(4, len(membranes))
+    rows = -(-len(membranes) // columns)
+    figure = Figure(figsize=(3.2 * columns + 1, 3.0 * rows))
+    top = max(float(np.percentile(m.mesh.sigma, 99)) for m in membranes) * voxel_size
+    norm = matplotlib.colors.Normalize(0.0, max(top, 1e-6))
+    paint = matplotlib.cm.ScalarMappable(norm, "viridis")
+    panels = []
+    for number, membrane in enumerate(membranes, 1):
+        mesh = membrane.mesh
+        axes = figure.add_subplot(rows, columns, number)
+        panels.append(axes)
+        if mesh.vertices.shape[1] == 3:
+            # a view from the front and a little above; the nearer half only, far faces first
+            turn = np.deg2rad(20.0)
+            depth = mesh.vertices[:, 1] * np.cos(turn) - mesh.vertices[:, 0] * np.sin(turn)
+            screen = np.stack([mesh.vertices[:, 2], mesh.vertices[:, 0] * np.cos(turn) + mesh.vertices[:, 1] * np.sin(turn)], 1)
+            facing = mesh.normals[:, 1] * np.cos(turn) - mesh.normals[:, 0] * np.sin(turn)
+            order = np.argsort(depth[mesh.faces].mean(1))
+            faces = mesh.faces[order]
+            light = 0.6 + 0.4 * np.abs(facing[faces].mean(1))
+            colours = paint.to_rgba(mesh.sigma[faces].mean(1) * voxel_size)
+            colours[:, :3] *= light[:, None]
+            axes.add_collection(PolyCollection(screen[faces], facecolors=colours, edgecolors=colours, linewidths=0.2))
+            axes.set_ylim(screen[:, 1].min() - 2, screen[:, 1].max() + 2)
+        else:
+            screen = mesh.vertices[:, ::-1]
+            axes.scatter(*screen.T, c=mesh.sigma * voxel_size, norm=norm, cmap="viridis", s=3)
+            axes.set_ylim(screen[:, 1].max() + 2, screen[:, 1].min() - 2)
+        axes.set_xlim(screen[:, 0].min() - 2, screen[:, 0].max() + 2)
+        axes.set_aspect("equal")
+        axes.set_axis_off()
+        axes.set_title(f"membrane {number}", fontsize=10)
+    figure.subplots_adjust(left=0.02, right=0.88, top=0.92, bottom=0.02)
+    bar = figure.add_axes((0.91, 0.15, 0.02, 0.7))
+    figure.colorbar(paint, cax=bar, label="sigma (A)")
+    return figure
+
+
+def write_report(path: Path, result: Any, tomogram: Tomogram, rows: list[dict[str, Any]], manifest: dict[str, Any]) -> None:
+    """Write the page.
+
+    Arguments:
+        path: HTML file.
+        result: of `pipeline.segment` or `fit_mask`.
+        tomogram: the input.
+        rows: the table of membranes, as in `membranes.csv`.
+        manifest: the run's manifest.
+    """
+    tomogram = tomogram if tomogram.data.ndim == 3 else tomogram._replace(data=tomogram.data[None])
+    parts = ["<!doctype html><html lang=en><meta charset=utf-8><title>jaxmem report</title>"]
+    parts += [f"<meta name=viewport content='width=device-width'><style>{_STYLE}</style>"]
+    name = html.escape(str(manifest["input"] or "array"))
+    shape = " x ".join(str(n) for n in tomogram.data.shape[::-1])
+    parts += [f"<h1>{len(rows)} membranes in {name}</h1>"]
+    parts += [f"<p>{shape} voxels of {tomogram.voxel_size:.2f} A; {sum(manifest['seconds'].values()):.0f} s.</p>"]
+    parts += [f"<p class=warning>{html.escape(text)}</p>" for text in result.warnings]
+
+    def picture(figure: Figure, text: str) -> str:
+        return f"<img alt='{html.escape(text)}' src='data:image/png;base64,{_png(figure)}'><p>{html.escape(text)}</p>"
+
+    parts += ["<h2>Slices</h2>", picture(slices_figure(tomogram, result.semantic, result.labels),
+              "Top: the data. Middle: what the network calls membrane. Bottom: the fitted membranes.")]  # fmt: skip
+    if tomogram.data.shape[0] > 1:
+        parts += ["<h2>From the side</h2>", picture(side_figure(tomogram, result.labels),
+                  "The beam runs from top to bottom; caps are inferred where nothing is visible.")]  # fmt: skip
+    if rows:
+        parts += ["<h2>Surfaces</h2>", picture(surfaces_figure(result.membranes, tomogram.voxel_size),
+                  "Standard deviation of the surface's position along its normal.")]  # fmt: skip
+        head = "".join(f"<th>{html.escape(c)}</th>" for c in rows[0])
+        body = "".join("<tr>" + "".join(f"<td>{html.escape(str(v))}</td>" for v in row.values()) + "</tr>" for row in rows)
+        parts += [f"<h2>Membranes</h2><div class=scroll><table><tr>{head}</tr>{body}</table></div>"]
+    decisions = "".join(f"<li>{html.escape(text)}</li>" for text in result.decisions)
+    parts += [f"<h2>What was decided</h2><ol>{decisions}</ol>"]
+    parts += [f"<h2>Settings and times</h2><pre>{html.escape(json.dumps(manifest, indent=2))}</pre></html>"]
+    path.write_text("\n".join(parts), encoding="utf-8")

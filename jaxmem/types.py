@@ -1,0 +1,46 @@
+"""Records, axis and unit conventions shared by every stage.
+
+Arrays are indexed zyx (plane, row, column) in voxels; tables and meshes are xyz in A. The conversion is
+`origin + index * voxel_size`, reversed in axis order, and is made in one place: `Tomogram.to_world`.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+BACKGROUND, PROTEIN, MEMBRANE = 0, 1, 2
+
+
+class JaxmemError(Exception):
+    """A problem with the user's input: one line that names the file, what is wrong, and the remedy."""
+
+
+class Tomogram(NamedTuple):
+    """A volume with its place in the world.
+
+    Attributes:
+        data: (nz, ny, nx), any real dtype; may be a read-only memory map.
+        voxel_size: edge of the cubic voxel in A.
+        origin: position of the centre of voxel (0, 0, 0) in A, xyz; includes `nstart`.
+        nstart: the header's start indices, xyz, kept for the outputs.
+        header_origin: the header's origin field in A, xyz, kept for the outputs.
+    """
+
+    data: np.ndarray
+    voxel_size: float
+    origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    nstart: tuple[int, int, int] = (0, 0, 0)
+    header_origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    def to_world(self, points: np.ndarray) -> np.ndarray:
+        """Map voxel coordinates (n, 3) zyx to (n, 3) xyz in A.
+
+        Example:
+            >>> Tomogram(np.zeros((2, 2, 2)), 10.0, (5.0, 0.0, 0.0)).to_world(np.array([[1.0, 0.0, 0.0]]))
+            array([[ 5.,  0., 10.]])
+        """
+        return np.asarray(points)[:, ::-1] * self.voxel_size + np.asarray(self.origin)
+
+    def to_voxels(self, points: np.ndarray) -> np.ndarray:
+        """The inverse of `to_world`: (n, 3) xyz in A to (n, 3) zyx in voxels."""
+        return ((np.asarray(points) - np.asarray(self.origin)) / self.voxel_size)[:, ::-1]

@@ -1,0 +1,106 @@
+"""The U-Net (paper, Section 3; Ronneberger et al. 2015) and its losses."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from jaxmem.unet.layers import conv3x3, max_pool2, stem3x3, upsample2
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """Architecture: `depth` resolutions, `width` channels at the finest, doubled at each coarser one; `classes` outputs."""
+
+    depth: int = 4
+    width: int = 16
+    classes: int = 3
+
+    @property
+    def multiple(self) -> int:
+        """Sides of an input must be multiples of this."""
+        return 2 ** (self.depth - 1)
+
+
+class _Convolution(nnx.Module):
+    def __init__(self, inputs: int, outputs: int, rngs: nnx.Rngs):
+        scale = (2.0 / (9 * inputs)) ** 0.5
+        self.kernel = nnx.Param(scale * jax.random.normal(rngs.params(), (3, 3, inputs, outputs)))
+        self.bias = nnx.Param(jnp.zeros(outputs))
+
+    def __call__(self, x):
+        kernel = self.kernel[...].astype(x.dtype)
+        y = stem3x3(x[..., 0], kernel) if kernel.shape[2] == 1 else conv3x3(x, kernel)
+        return jax.nn.relu(y + self.bias[...].astype(x.dtype))
+
+
+class _Pair(nnx.Module):
+    def __init__(self, inputs: int, outputs: int, rngs: nnx.Rngs):
+        self.first = _Convolution(inputs, outputs, rngs)
+        self.second = _Convolution(outputs, outputs, rngs)
+
+    def __call__(self, x):
+        return self.second(self.first(x))
+
+
+class _Upsampling(nnx.Module):
+    def __init__(self, inputs: int, outputs: int, rngs: nnx.Rngs):
+        self.kernel = nnx.Param((1.0 / inputs) ** 0.5 * jax.random.normal(rngs.params(), (inputs, 4 * outputs)))
+        self.bias = nnx.Param(jnp.zeros(outputs))
+
+    def __call__(self, x):
+        return upsample2(x, self.kernel[...].astype(x.dtype)) + self.bias[...].astype(x.dtype)
+
+
+class UNet(nnx.Module):
+    """Slices to class logits.
+
+    Call with images (b, h, w), sides multiples of `config.multiple`; returns logits (b, h, w, classes) in the images' dtype.
+
+    Example:
+        >>> model = UNet(UNetConfig(depth=2, width=4), nnx.Rngs(0))
+        >>> model(jnp.zeros((1, 8, 8))).shape
+        (1, 8, 8, 3)
+    """
+
+    def __init__(self, config: UNetConfig, rngs: nnx.Rngs):
+        widths = [config.width * 2**level for level in range(config.depth)]
+        self.config = config
+        self.down = nnx.List([_Pair(w if level else 1, o, rngs) for level, (w, o) in enumerate(zip([1, *widths], widths))])
+        self.rise = nnx.List([_Upsampling(2 * w, w, rngs) for w in widths[:-1]])
+        self.up = nnx.List([_Pair(2 * w, w, rngs) for w in widths[:-1]])
+        self.head_kernel = nnx.Param((1.0 / widths[0]) ** 0.5 * jax.random.normal(rngs.params(), (widths[0], config.classes)))
+        self.head_bias = nnx.Param(jnp.zeros(config.classes))
+
+    def __call__(self, images: Float[Array, "b h w"]) -> Float[Array, "b h w classes"]:
+        if any(side % self.config.multiple for side in images.shape[1:]):
+            raise ValueError(f"UNet: sides must be multiples of {self.config.multiple}, got {images.shape}")
+        x, skips = images[..., None], []
+        for level, pair in enumerate(self.down):
+            x = pair(x)
+            if level + 1 < self.config.depth:
+                skips.append(x)
+                x = max_pool2(x)
+        for level in reversed(range(self.config.depth - 1)):
+            x = self.up[level](jnp.concatenate([skips[level], self.rise[level](x)], -1))
+        return x @ self.head_kernel[...].astype(x.dtype) + self.head_bias[...].astype(x.dtype)
+
+
+def dice_per_class(probabilities: Float[Array, "n classes"], labels: Int[Array, " n"]) -> Float[Array, " classes"]:
+    """Dice-Sorensen coefficient of each class (paper, equation 8); 1 where a class is absent from both.
+
+    With probabilities in place of a decision it is the smooth form used as a loss.
+    """
+    truth = jax.nn.one_hot(labels, probabilities.shape[-1], dtype=probabilities.dtype)
+    overlap = 2.0 * jnp.sum(probabilities * truth, 0) + 1.0
+    return overlap / (jnp.sum(probabilities, 0) + jnp.sum(truth, 0) + 1.0)
+
+
+def segmentation_loss(logits: Float[Array, "b h w classes"], labels: Int[Array, "b h w"]) -> Float[Array, ""]:
+    """Mean cross-entropy plus one minus the mean soft Dice coefficient over classes, pooled over the batch."""
+    log_p = jax.nn.log_softmax(logits).reshape(-1, logits.shape[-1])
+    flat = labels.reshape(-1)
+    cross_entropy = -jnp.mean(jnp.take_along_axis(log_p, flat[:, None], 1))
+    return cross_entropy + 1.0 - jnp.mean(dice_per_class(jnp.exp(log_p), flat))

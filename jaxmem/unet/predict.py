@@ -1,0 +1,115 @@
+"""Streaming prediction: any slice size, in overlapping tiles whose borders are blended away."""
+
+from collections.abc import Iterable, Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Float
+
+from jaxmem.numerics import compiler_options
+from jaxmem.unet.model import UNet
+
+Slice = Float[np.ndarray, "height width"]
+
+
+def _starts(length: int, tile: int, overlap: int) -> list[int]:
+    if length <= tile:
+        return [0]
+    count = -(-(length - overlap) // (tile - overlap))
+    return [round(i * (length - tile) / (count - 1)) for i in range(count)]
+
+
+def _window(length: int, start: int, tile: int, overlap: int) -> np.ndarray:
+    """Weights of a tile along one axis: ramps over the overlap, except at the slice's own border."""
+    ramp = np.ones(tile, np.float32)
+    rise = (np.arange(overlap, dtype=np.float32) + 0.5) / overlap
+    if start > 0:
+        ramp[:overlap] = rise
+    if start + tile < length:
+        ramp[-overlap:] = rise[::-1]
+    return ramp
+
+
+class Predictor:
+    """A network compiled for one tile size.
+
+    Arguments:
+        model: the network.
+        tile: longest side of a tile; smaller slices are one tile.
+        overlap: pixels shared by neighbouring tiles; at least the network's reach for results free of seams.
+        symmetries: 1, 2, 4 or 8 of the square's symmetries over which probabilities are averaged.
+        batch: tiles per call.
+    """
+
+    def __init__(self, model: UNet, *, tile: int = 256, overlap: int = 64, symmetries: int = 4, batch: int = 4):
+        if symmetries not in (1, 2, 4, 8):
+            raise ValueError(f"Predictor: symmetries must be 1, 2, 4 or 8, got {symmetries}")
+        if tile % model.config.multiple or not 0 < overlap < tile:
+            raise ValueError(f"Predictor: tile must be a multiple of {model.config.multiple} and larger than the overlap")
+        self.tile, self.overlap, self.batch, self.multiple = tile, overlap, batch, model.config.multiple
+        graph, state = nnx.split(model)
+
+        def turned(images, k):
+            images = images.swapaxes(1, 2) if k & 4 else images
+            images = images[:, ::-1] if k & 2 else images
+            return images[:, :, ::-1] if k & 1 else images
+
+        def back(images, k):
+            images = images[:, :, ::-1] if k & 1 else images
+            images = images[:, ::-1] if k & 2 else images
+            return images.swapaxes(1, 2) if k & 4 else images
+
+        def run(state, images):
+            net = nnx.merge(graph, state)
+            total = sum(back(jax.nn.softmax(net(turned(images, k))), k) for k in range(symmetries))
+            return total / symmetries
+
+        compiled = jax.jit(run, compiler_options=compiler_options())
+        self._run = lambda images: np.asarray(compiled(state, jnp.asarray(images)))
+
+    def _side(self, length: int) -> int:
+        return min(self.tile, -(-length // self.multiple) * self.multiple)
+
+    def __call__(self, slices: Iterable[Slice]) -> Iterator[Float[np.ndarray, "height width classes"]]:
+        """Class probabilities of one slice after another, all of one size; nothing but a batch is held in memory."""
+        pending: list[np.ndarray] = []
+        for image in slices:
+            pending.append(np.asarray(image, np.float32))
+            tiles = len(_starts(image.shape[0], self.tile, self.overlap)) * len(
+                _starts(image.shape[1], self.tile, self.overlap)
+            )
+            if len(pending) * tiles >= self.batch:
+                yield from self._flush(pending)
+                pending = []
+        if pending:
+            yield from self._flush(pending)
+
+    def _flush(self, images: list[np.ndarray]) -> Iterator[np.ndarray]:
+        height, width = images[0].shape
+        sides = self._side(height), self._side(width)
+        padding = [(0, max(0, s - n)) for s, n in zip(sides, (height, width))]
+        padded = [np.pad(image, padding, mode="symmetric" if max(p[1] for p in padding) < min(height, width) else "edge")
+                  for image in images]
+        rows, columns = (_starts(n, s, self.overlap) for n, s in zip(padded[0].shape, sides))
+        places = [(i, r, c) for i in range(len(images)) for r in rows for c in columns]
+        tiles = np.stack([padded[i][r : r + sides[0], c : c + sides[1]] for i, r, c in places])
+        answers = []
+        for start in range(0, len(tiles), self.batch):
+            block = tiles[start : start + self.batch]
+            full = np.concatenate([block, np.repeat(block[-1:], self.batch - len(block), 0)])
+            answers.append(self._run(full)[: len(block)])
+        answer = np.concatenate(answers)
+        total = np.zeros((len(images), *padded[0].shape, answer.shape[-1]), np.float32)
+        weight = np.zeros(padded[0].shape, np.float32)
+        for k, (i, r, c) in enumerate(places):
+            window = np.outer(
+                _window(padded[0].shape[0], r, sides[0], self.overlap),
+                _window(padded[0].shape[1], c, sides[1], self.overlap),
+            )
+            total[i, r : r + sides[0], c : c + sides[1]] += window[..., None] * answer[k]
+            if i == 0:
+                weight[r : r + sides[0], c : c + sides[1]] += window
+        for i in range(len(images)):
+            yield (total[i] / weight[..., None])[:height, :width]

@@ -1,0 +1,224 @@
+"""Training on simulated slices (paper, Sections 3 and 6.1): resumable, reproducible from its seed."""
+
+import csv
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jaxtyping import Array, Float, Int, Key
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from jaxmem.numerics import compiler_options
+from jaxmem.simulate import SliceModel, training_slice
+from jaxmem.types import JaxmemError
+from jaxmem.unet.model import UNet, UNetConfig, dice_per_class, segmentation_loss
+from jaxmem.unet.weights import flatten, save_weights, unflatten
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What to train and on what; the weights are a function of this and of the machine's arithmetic alone.
+
+    `test_images` measure the loss after each epoch; `validation_images` are looked at once, at the end (paper, 6.1).
+    """
+
+    network: UNetConfig = field(default_factory=UNetConfig)
+    slices: SliceModel = field(default_factory=SliceModel)
+    images: int = 2000
+    test_images: int = 200
+    validation_images: int = 10
+    epochs: int = 10
+    batch: int = 4
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-4
+    seed: int = 0
+
+
+class TrainState(NamedTuple):
+    """Parameters, optimiser state and number of steps taken: a pytree, so that it can be saved and resumed."""
+
+    params: nnx.State
+    optimiser: optax.OptState
+    step: Int[Array, ""]
+
+
+class Info(NamedTuple):
+    """What one step reports."""
+
+    loss: Float[Array, ""]
+
+
+def simulate_set(key: Key[Array, ""], model: SliceModel, n: int, report: Callable[[str], None] = print):
+    """`n` simulated slices, stored as bytes: images in steps of 1/20 robust standard deviation, labels as they are."""
+    draw = jax.jit(jax.vmap(lambda k: training_slice(k, model)))
+    images = np.empty((n, model.size, model.size), np.int8)
+    labels = np.empty((n, model.size, model.size), np.int8)
+    chunk = min(n, 20)
+    for start in range(0, n, chunk):
+        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(start, start + chunk))
+        x, y = draw(keys)
+        stop = min(start + chunk, n)
+        images[start:stop] = np.round(np.asarray(x)[: stop - start] * 20)
+        labels[start:stop] = np.asarray(y)[: stop - start]
+        if start // 500 != stop // 500:
+            report(f"simulated {stop} of {n} slices")
+    return images, labels
+
+
+def _augment(key: Key[Array, ""], image: Array, label: Array) -> tuple[Array, Array]:
+    """One of the eight symmetries of the square, a change of contrast, and a little white noise."""
+    keys = jax.random.split(key, 4)
+    turn = jax.random.randint(keys[0], (), 0, 8)
+    moves = [lambda a, k=k: jnp.rot90(a.T if k >= 4 else a, k % 4) for k in range(8)]
+    image = jax.lax.switch(turn, moves, image.astype(jnp.float32) / 20.0)
+    label = jax.lax.switch(turn, moves, label.astype(jnp.int32))
+    image = image * jax.random.uniform(keys[1], minval=0.85, maxval=1.15)
+    noise = jax.random.uniform(keys[2], maxval=0.15)
+    return image + noise * jax.random.normal(keys[3], image.shape), label
+
+
+def schedule(config: TrainConfig) -> optax.Schedule:
+    """Linear warm-up over 3 % of the steps, then a cosine to a hundredth of the peak."""
+    steps = config.epochs * (config.images // config.batch)
+    return optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, max(1, steps // 33), steps, config.learning_rate / 100)
+
+
+def init(key: Key[Array, ""], config: TrainConfig) -> tuple[nnx.GraphDef, TrainState, optax.GradientTransformation]:
+    """A new network with its optimiser (AdamW, gradients clipped to norm 1)."""
+    graph, params = nnx.split(UNet(config.network, nnx.Rngs(key)), nnx.Param)
+    optimiser = optax.chain(
+        optax.clip_by_global_norm(1.0), optax.adamw(schedule(config), weight_decay=config.weight_decay)
+    )
+    return graph, TrainState(params, optimiser.init(params), jnp.zeros((), jnp.int32)), optimiser
+
+
+def make_step(graph: nnx.GraphDef, optimiser: optax.GradientTransformation) -> Callable:
+    """The compiled step `(key, state, images, labels) -> (state, Info)`; the state's buffers are reused."""
+
+    def step(key, state: TrainState, images, labels) -> tuple[TrainState, Info]:
+        x, y = jax.vmap(_augment)(jax.random.split(key, len(images)), images, labels)
+
+        def objective(params):
+            return segmentation_loss(nnx.merge(graph, params)(x), y)
+
+        loss, gradient = jax.value_and_grad(objective)(state.params)
+        updates, opt_state = optimiser.update(gradient, state.optimiser, state.params)
+        return TrainState(optax.apply_updates(state.params, updates), opt_state, state.step + 1), Info(loss)
+
+    return jax.jit(step, donate_argnums=1, compiler_options=compiler_options())
+
+
+def evaluate(graph: nnx.GraphDef, params: nnx.State, images: np.ndarray, labels: np.ndarray, batch: int) -> dict:
+    """Loss, share of pixels right and Dice of each class over a set."""
+
+    @jax.jit
+    def one(params, x, y):
+        logits = nnx.merge(graph, params)(x.astype(jnp.float32) / 20.0)
+        return segmentation_loss(logits, y.astype(jnp.int32)), jnp.argmax(logits, -1)
+
+    losses, decided = [], []
+    for start in range(0, len(images) - batch + 1, batch):
+        loss, choice = one(params, images[start : start + batch], labels[start : start + batch])
+        losses.append(float(loss))
+        decided.append(np.asarray(choice))
+    choice = np.concatenate(decided).ravel()
+    truth = labels[: len(losses) * batch].astype(np.int32).ravel()
+    dice = dice_per_class(jax.nn.one_hot(choice, 3), jnp.asarray(truth))
+    return {
+        "loss": float(np.mean(losses)),
+        "accuracy": float((choice == truth).mean()),
+        "dice_background": float(dice[0]),
+        "dice_protein": float(dice[1]),
+        "dice_membrane": float(dice[2]),
+    }
+
+
+def _save_checkpoint(path: Path, state: TrainState, config: TrainConfig) -> None:
+    partial = path.with_suffix(".partial")
+    save_file(flatten(_pure(state)), partial, metadata={"config": json.dumps(asdict(config), sort_keys=True)})
+    os.replace(partial, path)
+
+
+def _pure(state: TrainState):
+    return jax.tree.map(lambda x: x, state._asdict())
+
+
+def _load_checkpoint(path: Path, like: TrainState, config: TrainConfig) -> TrainState:
+    with safe_open(path, "numpy") as file:
+        if (file.metadata() or {}).get("config") != json.dumps(asdict(config), sort_keys=True):
+            raise JaxmemError(f"{path}: checkpoint of another configuration; remove it or choose another folder")
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    return TrainState(**jax.tree.map(jnp.asarray, unflatten(_pure(like), arrays)))
+
+
+def train(config: TrainConfig, folder: Path, report: Callable[[str], None] = print) -> UNet:
+    """Train a U-Net; continues from `folder` if it holds a checkpoint of the same configuration.
+
+    Writes `checkpoint.safetensors` after every epoch, `loss.csv` (one row per epoch: training loss, and loss, accuracy
+    and Dice on the test images), and at the end `unet.safetensors` and `card.json` (configuration, seed, figures on the
+    validation images).
+
+    Arguments:
+        config: what to train.
+        folder: created if missing.
+        report: receives a line of progress now and then.
+
+    Raises:
+        JaxmemError: if the checkpoint belongs to another configuration.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    root = jax.random.key(config.seed)
+    init_key, train_key, test_key, validation_key, step_key = jax.random.split(root, 5)
+    graph, state, optimiser = init(init_key, config)
+    checkpoint, log = folder / "checkpoint.safetensors", folder / "loss.csv"
+    if checkpoint.exists():
+        state = _load_checkpoint(checkpoint, state, config)
+        report(f"resuming after step {int(state.step)}")
+    step = make_step(graph, optimiser)
+    images, labels = simulate_set(train_key, config.slices, config.images, report)
+    test = simulate_set(test_key, config.slices, config.test_images, report)
+    per_epoch = config.images // config.batch
+    for epoch in range(int(state.step) // per_epoch, config.epochs):
+        epoch_key = jax.random.fold_in(step_key, epoch)
+        order = np.asarray(jax.random.permutation(epoch_key, config.images))
+        losses = []
+        for i in range(per_epoch):
+            rows = order[i * config.batch : (i + 1) * config.batch]
+            state, info = step(jax.random.fold_in(epoch_key, i), state, images[rows], labels[rows])
+            losses.append(info.loss)
+            if (i + 1) % 100 == 0:
+                report(f"epoch {epoch + 1} step {i + 1}/{per_epoch} loss {np.mean([float(v) for v in losses[-100:]]):.4f}")
+        scores = evaluate(graph, state.params, *test, config.batch)
+        row = {"epoch": epoch + 1, "train_loss": float(np.mean([float(v) for v in losses])), **scores}
+        report(" ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()))
+        _append_row(log, row)
+        _save_checkpoint(checkpoint, state, config)
+    model = nnx.merge(graph, state.params)
+    held_out = simulate_set(validation_key, config.slices, config.validation_images, report)
+    scores = evaluate(graph, state.params, *held_out, 1)
+    save_weights(folder / "unet.safetensors", model, config.slices.pixel_size)
+    card = {"config": asdict(config), "held_out": scores, "steps": int(state.step)}
+    (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
+    report("held out: " + " ".join(f"{k} {v:.4f}" for k, v in scores.items()))
+    return model
+
+
+def _append_row(path: Path, row: dict) -> None:
+    """Add a row to the loss curve, dropping rows of epochs about to be repeated after a kill."""
+    rows = []
+    if path.exists():
+        with path.open() as file:
+            rows = [r for r in csv.DictReader(file) if int(r["epoch"]) < row["epoch"]]
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(row))
+        writer.writeheader()
+        writer.writerows([*rows, row])

@@ -1,0 +1,77 @@
+"""Weights as safetensors with the architecture in the header: no code is run to read them."""
+
+import hashlib
+import json
+from dataclasses import asdict
+from importlib import resources
+from pathlib import Path
+
+import jax
+import numpy as np
+from flax import nnx
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from jaxmem.types import JaxmemError
+from jaxmem.unet.model import UNet, UNetConfig
+
+
+def flatten(tree) -> dict[str, np.ndarray]:
+    """A pytree of arrays as a flat dictionary with dotted names."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf) for path, leaf in leaves}
+
+
+def unflatten(like, arrays: dict[str, np.ndarray]):
+    """The inverse of `flatten`, into the structure of `like`.
+
+    Raises:
+        KeyError, ValueError: if a name is missing or a shape differs.
+    """
+    paths, structure = jax.tree_util.tree_flatten_with_path(like)
+    leaves = []
+    for path, leaf in paths:
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        if arrays[name].shape != leaf.shape:
+            raise ValueError(f"{name}: expected shape {leaf.shape}, got {arrays[name].shape}")
+        leaves.append(arrays[name])
+    return jax.tree_util.tree_unflatten(structure, leaves)
+
+
+def default_weights() -> Path:
+    """Path of the weights that come with the package."""
+    return Path(str(resources.files("jaxmem") / "unet" / "weights" / "unet.safetensors"))
+
+
+def save_weights(path: Path, model: UNet, pixel_size: float) -> None:
+    """Write a model; `pixel_size` in A is the sampling it was trained at."""
+    header = {"config": json.dumps(asdict(model.config)), "pixel_size": str(pixel_size)}
+    save_file(flatten(nnx.state(model, nnx.Param).to_pure_dict()), path, metadata=header)
+
+
+def load_weights(path: Path | None = None) -> tuple[UNet, float, str]:
+    """Read a model.
+
+    Arguments:
+        path: safetensors file; the package's own when None.
+
+    Returns:
+        The model, the pixel size in A it was trained at, and the file's SHA-256.
+
+    Raises:
+        JaxmemError: if the file is missing, unreadable, or of another architecture.
+    """
+    path = Path(path) if path is not None else default_weights()
+    try:
+        with safe_open(path, "numpy") as file:
+            header = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        config = UNetConfig(**json.loads(header["config"]))
+        model = nnx.eval_shape(lambda: UNet(config, nnx.Rngs(0)))
+        graph, state = nnx.split(model)
+        nnx.replace_by_pure_dict(state, unflatten(state.to_pure_dict(), arrays))
+    except (OSError, SafetensorError) as error:
+        raise JaxmemError(f"{path}: cannot be read as weights ({error}); give a .safetensors file by `jaxmem train`") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise JaxmemError(f"{path}: weights of another architecture ({error}); train them with `jaxmem train`") from None
+    return nnx.merge(graph, state), float(header["pixel_size"]), hashlib.sha256(path.read_bytes()).hexdigest()
