@@ -106,12 +106,12 @@ def _run(args, tomogram, config, source, command, function) -> int:
 def _evaluate(args: argparse.Namespace) -> int:
     from jaxmem.pipeline import evaluate, format_scores
     from jaxmem.pipeline.files import read_run, read_truth
-    from jaxmem.pipeline.stages import outline
+    from jaxmem.pipeline.stages import band_thickness, outline
 
     labels, semantic, surfaces = read_run(args.run)
     truth, points = read_truth(args.truth)
     if args.filled:
-        truth = outline(truth)
+        truth = outline(truth, 0.5 * band_thickness(labels.data > 0))
     if truth.shape != labels.data.shape:
         raise JaxmemError(f"{args.truth[0]}: has shape {truth.shape}, the run {labels.data.shape}; give the truth of the same volume")
     scores = evaluate(labels.data, semantic, surfaces, truth, points, labels.voxel_size)

@@ -16,29 +16,30 @@ from scipy.spatial import cKDTree
 
 @dataclass(frozen=True)
 class MergeConfig:
-    """Distances in voxels.
+    """Distances in A.
 
     Attributes:
-        link: points closer than this are neighbours.
+        link: points closer than this (and than 2.6 voxels, whichever is more) are neighbours.
         gap: regions further apart (equation 1) are not joined.
         seed: regions of fewer points take no part in joining across gaps.
         support: pairs of points that must agree before two regions join.
     """
 
-    link: float = 2.6
-    gap: float = 10.0
+    link: float = 36.0
+    gap: float = 140.0
     seed: int = 15
     support: int = 3
 
 
 def merge_regions(
-    points: Float[np.ndarray, "n d"], normals: Float[np.ndarray, "n d"], config: MergeConfig
+    points: Float[np.ndarray, "n d"], normals: Float[np.ndarray, "n d"], voxel_size: float, config: MergeConfig
 ) -> Int[np.ndarray, " n"]:
     """Assign each point to a region.
 
     Arguments:
         points: membrane points, voxels.
         normals: unit normals, any sign.
+        voxel_size: A.
         config: distances.
 
     Returns:
@@ -46,11 +47,11 @@ def merge_regions(
     """
     if len(points) == 0:
         return np.zeros(0, int)
-    pairs = cKDTree(points).query_pairs(config.link, output_type="ndarray")
+    pairs = cKDTree(points).query_pairs(max(config.link / voxel_size, 2.6), output_type="ndarray")
     pairs = pairs[_continuous(points, normals, pairs, turn=0.8, lift=0.5)]
     graph = coo_matrix((np.ones(len(pairs)), pairs.T), shape=(len(points), len(points)))
     _, region = connected_components(graph, directed=False)
-    region = _join_across_gaps(points, normals, region, config)
+    region = _join_across_gaps(points, normals, region, config.gap / voxel_size, config)
     return relabel_by_size(region)
 
 
@@ -82,7 +83,7 @@ def _continuous(points, normals, pairs, turn: float, lift: float) -> np.ndarray:
     return (np.abs(cosine) >= turn) & (off * length <= lift * np.maximum(length - 1.0, 0.0) + 0.7)
 
 
-def _join_across_gaps(points, normals, region, config: MergeConfig) -> np.ndarray:
+def _join_across_gaps(points, normals, region, gap: float, config: MergeConfig) -> np.ndarray:
     counts = np.bincount(region)
     # one representative of a region in each small cell: equation (1) changes by less than a cell's size
     cells = np.c_[region, np.floor(points / 2.0).astype(int)]
@@ -90,7 +91,7 @@ def _join_across_gaps(points, normals, region, config: MergeConfig) -> np.ndarra
     chosen = chosen[counts[region[chosen]] >= config.seed]
     if len(chosen) < 2:
         return region
-    pairs = cKDTree(points[chosen]).query_pairs(config.gap, output_type="ndarray")
+    pairs = cKDTree(points[chosen]).query_pairs(gap, output_type="ndarray")
     pairs = chosen[pairs]
     pairs = pairs[region[pairs[:, 0]] != region[pairs[:, 1]]]
     pairs = pairs[_continuous(points, normals, pairs, turn=0.5, lift=0.2)]

@@ -6,10 +6,16 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.spatial import cKDTree
 
 from jaxmem.grouping.merging import MergeConfig, merge_regions
 from jaxmem.grouping.midline import Midline
 from jaxmem.grouping.shape import Shape, describe, directions, distances
+
+
+_MOST_ARCS = 12  # largest open regions among which arcs of one membrane are sought
+_MOST_ATTEMPTS = 200
+_PER_VOXEL = 1.3  # midline points on a square voxel of surface, or on a voxel of curve (measured)
 
 
 @dataclass(frozen=True)
@@ -17,19 +23,27 @@ class SelectConfig:
     """When a region counts as a membrane.
 
     Attributes:
-        least_points: a closed membrane has at least so many midline points (about one per square voxel of surface).
-        least_open_points: the same for an open sheet, which nothing else vouches for.
-        least_seen: share of a closed membrane's directions that must have points.
+        least_area, least_open_area: least area seen of a closed membrane and of an open one, for which nothing else
+            vouches; A^2.
+        least_length, least_open_length: the same in a single slice; A.
+        least_seen, least_seen_slice: share of a closed membrane's directions that must have points; the same in a single
+            slice, where no missing wedge excuses a gap.
         least_expected: the same among directions where it ought to show.
         least_radial: median |cos| between the points' normals and the ellipsoid's.
+        least_density: median number of a region's points about each of them, per square voxel of surface (per voxel of
+            curve): a membrane's lie side by side, stray ones do not.
         tolerance: a fragment joins an ellipsoid within so many voxels (plus the ellipsoid's own misfit).
     """
 
-    least_points: int = 150
-    least_open_points: int = 900
+    least_area: float = 2.5e4
+    least_open_area: float = 1.4e5
+    least_length: float = 300.0
+    least_open_length: float = 700.0
     least_seen: float = 0.25
+    least_seen_slice: float = 0.5
     least_expected: float = 0.55
     least_radial: float = 0.8
+    least_density: float = 0.8
     tolerance: float = 2.0
 
 
@@ -45,13 +59,21 @@ def is_closed(shape: Shape, config: SelectConfig) -> bool:
     """A surface all around a centre, as far as it can be seen."""
     axes = 1.0 / np.linalg.svd(np.asarray(shape.ellipse.shape), compute_uv=False)
     fits = shape.sigma <= max(2.0, 0.12 * float(axes.min()))
-    covered = shape.seen >= config.least_seen and shape.expected >= config.least_expected
+    least_seen = config.least_seen if len(axes) == 3 else config.least_seen_slice
+    covered = shape.seen >= least_seen and shape.expected >= config.least_expected
     return fits and covered and shape.radial >= config.least_radial
 
 
 def _on(shape: Shape, points: np.ndarray, normals: np.ndarray, tolerance: float) -> np.ndarray:
     near = np.abs(distances(shape.ellipse, points)) <= tolerance + 2.0 * shape.sigma
     return near & (np.abs((directions(shape.ellipse, points) * normals).sum(1)) > 0.6)
+
+
+def surface_density(points: Float[np.ndarray, "n d"], radius: float = 4.0) -> float:
+    """Median number of points within `radius` voxels, over the area (length) of a disc (segment) of that radius."""
+    sample = points[:: max(1, len(points) // 2000)]
+    count = cKDTree(points).query_ball_point(sample, radius, return_length=True)
+    return float(np.median(count)) / (np.pi * radius**2 if points.shape[1] == 3 else 2.0 * radius)
 
 
 def _split(line: Midline, index: np.ndarray, volume_shape: tuple[int, ...], least: float, config: SelectConfig):
@@ -81,9 +103,39 @@ def _split(line: Midline, index: np.ndarray, volume_shape: tuple[int, ...], leas
     return index[~side], index[side]
 
 
-def _resolve(line, region, volume_shape, least, config, report) -> dict[int, tuple[np.ndarray, Shape]]:
-    """Regions as one closed surface each, where that can be had: mixed ones are split, points that lie off are let go."""
+def _arcs_of_one(line, queue, volume_shape, least, config, report) -> list[np.ndarray]:
+    """Join open regions that only together make a closed membrane: arcs too far apart for merging."""
+    queue = sorted(queue, key=lambda index: -len(index))
+    large = [index for index in queue if len(index) >= 0.5 * least][:_MOST_ARCS]
+    small = queue[len(large) :]
+    shapes = [describe(line.points[i], line.normals[i], volume_shape) for i in large]
+    settled = [i for i, s in zip(large, shapes) if is_closed(s, config)]
+    arcs = [(i, s) for i, s in zip(large, shapes) if not is_closed(s, config)]
+    k = 0
+    while k < len(arcs):
+        index, shape = arcs[k]
+        best = None
+        for other in range(k + 1, len(arcs)):
+            both = np.concatenate([index, arcs[other][0]])
+            joint = describe(line.points[both], line.normals[both], volume_shape)
+            on = _on(joint, line.points[both], line.normals[both], config.tolerance)
+            more = joint.seen > max(shape.seen, arcs[other][1].seen) + 0.1
+            fair = min(on[: len(index)].mean(), on[len(index) :].mean()) >= 0.4
+            if is_closed(joint, config) and more and fair and (best is None or on.mean() > best[0]):
+                best = on.mean(), other, both
+        if best is None or best[0] < 0.6:
+            k += 1
+            continue
+        report(f"regions of {len(index)} and {len(arcs[best[1]][0])} points are arcs of one membrane")
+        settled.append(best[2])
+        del arcs[best[1]], arcs[k]
+    return settled + [index for index, _ in arcs] + small
+
+
+def _resolve(line, region, volume_shape, voxel_size, least, config, report) -> dict[int, tuple[np.ndarray, Shape]]:
+    """Regions as one closed surface each, where that can be had: arcs are joined, mixed regions split, strays let go."""
     queue = [np.flatnonzero(region == r) for r in range(1, region.max(initial=0) + 1)]
+    queue = _arcs_of_one(line, queue, volume_shape, least, config, report)
     settled: list[tuple[np.ndarray, Shape]] = []
     attempts = 0
     while queue:
@@ -94,14 +146,14 @@ def _resolve(line, region, volume_shape, least, config, report) -> dict[int, tup
         attempts += 1
         if is_closed(shape, config):
             off = ~_on(shape, line.points[index], line.normals[index], config.tolerance)
-            if off.sum() >= 0.5 * least and attempts < 200:
+            if off.sum() >= 0.25 * least and attempts < _MOST_ATTEMPTS:
                 rest = index[off]
-                part = merge_regions(line.points[rest], line.normals[rest], MergeConfig())
+                part = merge_regions(line.points[rest], line.normals[rest], voxel_size, MergeConfig())
                 queue += [rest[part == k] for k in range(1, part.max() + 1)]
                 report(f"{off.sum()} points off a closed membrane of {len(index)} were looked at by themselves")
                 index = index[~off]
                 shape = describe(line.points[index], line.normals[index], volume_shape)
-        elif len(index) >= 2 * least and attempts < 200:
+        elif len(index) >= 2 * least and attempts < _MOST_ATTEMPTS:
             parts = _split(line, index, volume_shape, least, config)
             if parts is not None:
                 report(f"a region of {len(index)} points was split into {len(parts[0])} and {len(parts[1])}")
@@ -116,6 +168,7 @@ def select_membranes(
     line: Midline,
     region: Int[np.ndarray, " n"],
     volume_shape: tuple[int, ...],
+    voxel_size: float,
     config: SelectConfig,
     report: Callable[[str], None] = lambda _: None,
 ) -> list[Region]:
@@ -125,15 +178,18 @@ def select_membranes(
         line: midline points.
         region: of each point, 1...m by falling size, from `merge_regions`.
         volume_shape: voxels.
-        config: thresholds; in two dimensions the numbers of points are taken to the power 2/3.
+        voxel_size: A, for the thresholds on areas and lengths.
+        config: thresholds.
         report: told what was split, joined or dropped, and why.
 
     Returns:
         The membranes, largest first.
     """
-    power = 1.0 if line.points.shape[1] == 3 else 2.0 / 3.0
-    least, least_open = config.least_points**power, config.least_open_points**power
-    described = _resolve(line, region, volume_shape, least, config, report)
+    if line.points.shape[1] == 3:
+        least, least_open = (_PER_VOXEL * a / voxel_size**2 for a in (config.least_area, config.least_open_area))
+    else:
+        least, least_open = (_PER_VOXEL * a / voxel_size for a in (config.least_length, config.least_open_length))
+    described = _resolve(line, region, volume_shape, voxel_size, least, config, report)
     # closed ones, the largest first, take the fragments that lie on them, and are then described again
     for r, (index, shape) in list(described.items()):
         if r not in described or shape.radial < config.least_radial or shape.seen < config.least_seen:
@@ -153,8 +209,9 @@ def select_membranes(
     found = []
     for index, shape in described.values():
         closed = is_closed(shape, config)
-        if len(index) < (least if closed else least_open):
-            reason = f"{len(index)} points, seen {shape.seen:.0%} of it, {shape.expected:.0%} where it ought to show"
+        density = surface_density(line.points[index])
+        if len(index) < (least if closed else least_open) or density < config.least_density:
+            reason = f"{len(index)} points, {density:.2f} per square voxel, seen {shape.seen:.0%} as an ellipsoid"
             report(f"dropped a region at {np.round(line.points[index].mean(0)).astype(int).tolist()}: {reason}")
             continue
         found.append(Region(np.sort(index), shape, closed))

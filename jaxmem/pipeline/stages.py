@@ -25,6 +25,9 @@ from jaxmem.unet import Predictor, load_weights
 
 log = logging.getLogger("jaxmem")
 
+_BILAYER = 50.0  # A; thickness of the labels where nothing else is said
+_USUAL = 14.0  # A; for thresholds where a mask does not tell its voxel size
+
 Progress = Callable[[str, int, int], None]
 """Told the stage's name, the steps done, and the steps in all."""
 
@@ -182,16 +185,16 @@ def predict(tomogram: Tomogram, config: Config, run: _Run) -> tuple[np.ndarray, 
     return probability, semantic, digest
 
 
-def group(probability: np.ndarray, sigma: float, config: Config, run: _Run) -> tuple[Midline, list[Region]]:
+def group(probability: np.ndarray, sigma: float, voxel_size: float, config: Config, run: _Run) -> tuple[Midline, list[Region]]:
     """Grouping stage: midline points, regions, membranes (paper, Section 4.2)."""
     flat = probability.shape[0] == 1
     volume = probability[0] if flat else probability
     with run.stage("grouping", 3) as step:
         line = midline(volume, sigma, config.midline.threshold)
         step(1)
-        region = merge_regions(line.points, line.normals, config.merge)
+        region = merge_regions(line.points, line.normals, voxel_size, config.merge)
         step(2)
-        regions = select_membranes(line, region, volume.shape, config.select, run.decide)
+        regions = select_membranes(line, region, volume.shape, voxel_size, config.select, run.decide)
     run.decide(f"{len(line.points)} midline points in {region.max(initial=0)} regions; {len(regions)} membranes")
     return line, regions
 
@@ -279,6 +282,8 @@ def surfaces(
     sigma = np.zeros(volume_shape, np.float32)
     closest = np.full(volume_shape, np.inf, np.float32)
     found: list[MembraneResult] = []
+    # thinner than a voxel's diagonal in the slice, labels would fall to pieces
+    half = max(0.5 * (config.fit.thickness or _BILAYER) / voxel_size, 0.75)
     with run.stage("surfaces", len(fitted)) as step:
         for i, membrane in enumerate(fitted):
             where = np.round(line.points[regions[i].index].mean(0)).astype(int).tolist()
@@ -289,8 +294,7 @@ def surfaces(
             mesh, field = extracted
             found.append(MembraneResult(mesh, len(membrane.points), membrane.noise))
             number = len(found)
-            half = 0.5 * config.fit.thickness / voxel_size
-            paint(labels, sigma, number, mesh, field, max(half, 0.75), closest)
+            paint(labels, sigma, number, mesh, field, half, closest)
             kind = "closed" if mesh.closed else "cut by the volume's border" if mesh.cut else "open"
             run.decide(f"membrane {number} at {where}: {kind}, {len(mesh.vertices)} vertices, noise {membrane.noise:.2f} voxels")
             step(i + 1)
@@ -342,7 +346,8 @@ def segment(tomogram: Tomogram, config: Config | None = None, progress: Progress
     tomogram = _volume(tomogram)
     run = _Run(progress)
     probability, semantic, digest = predict(tomogram, config, run)
-    line, regions = group(probability, max(1.0, config.midline.sigma / tomogram.voxel_size), config, run)
+    sigma = max(1.0, config.midline.sigma / tomogram.voxel_size)
+    line, regions = group(probability, sigma, tomogram.voxel_size, config, run)
     regions = prune_and_recover(line, regions, config, run)
     return _finish(run, semantic, line, regions, tomogram, config, digest)
 
@@ -359,7 +364,8 @@ def fit_mask(
 
     Arguments:
         mask: 0 is background. Any other value is membrane, or with `instances` the membrane's number.
-        config: as for `segment`; the network's part is not used. `fit.thickness` is the labels' thickness.
+        config: as for `segment`; the network's part is not used. The labels are as thick as the mask, unless
+            `fit.thickness` says otherwise.
         progress: told how far each stage is.
         instances: keep the mask's own grouping.
         filled: the mask covers whole compartments; their outlines are the membranes.
@@ -378,21 +384,29 @@ def fit_mask(
         raise JaxmemError("the mask's instance numbers are not whole; leave --instances out for a probability or binary mask")
     if filled:
         data = outline(data)
-    thickness = _thickness(data != 0)
+    thickness = band_thickness(data != 0)
     sigma = float(np.clip(0.45 * thickness, 0.8, 4.0))
     run.decide(f"the mask's membranes are about {thickness:.1f} voxels thick; midlines are smoothed by {sigma:.2f}")
     config = replace(config, midline=replace(config.midline, threshold=0.3 if thickness >= 2 else 0.2))
+    if config.fit.thickness <= 0:
+        config = replace(config, fit=replace(config.fit, thickness=thickness * mask.voxel_size))
     flat = data.shape[0] == 1
     if instances:
         line, regions = _instance_lines(data[0] if flat else data, sigma, config, run)
     else:
-        line, regions = group((data != 0).astype(np.float32), sigma, config, run)
+        size = mask.voxel_size if mask.voxel_size != 1.0 else _USUAL  # 1.0 stands for unknown
+        line, regions = group((data != 0).astype(np.float32), sigma, size, config, run)
     semantic = np.where(data != 0, MEMBRANE, BACKGROUND).astype(np.int8)
     return _finish(run, semantic, line, regions, mask, config, "")
 
 
-def outline(filled: np.ndarray) -> np.ndarray:
-    """Voxels of each filled label that touch another value; faces at the volume's border do not count."""
+def outline(filled: np.ndarray, half_width: float = 0.0) -> np.ndarray:
+    """Voxels of each filled label that touch another value; faces at the volume's border do not count.
+
+    Arguments:
+        filled: labels, 0 background.
+        half_width: widens the outline to a band of twice this many voxels (to both sides).
+    """
     axes = [a for a in range(filled.ndim) if filled.shape[a] > 1]
     edge = np.zeros(filled.shape, bool)
     for axis in axes:
@@ -401,10 +415,15 @@ def outline(filled: np.ndarray) -> np.ndarray:
         after = tuple(slice(1, None) if a == axis else slice(None) for a in range(filled.ndim))
         edge[before] |= step
         edge[after] |= step
-    return np.where(edge, filled, 0)
+    line = np.where(edge, filled, 0)
+    if half_width <= 0:
+        return line
+    distance, nearest = ndimage.distance_transform_edt(line == 0, return_indices=True)
+    return np.where(distance <= half_width, line[tuple(nearest)], 0)
 
 
-def _thickness(mask: np.ndarray) -> float:
+def band_thickness(mask: np.ndarray) -> float:
+    """Thickness in voxels of the bands in a mask, from the distance transform of its middle slice."""
     if not mask.any():
         return 1.0
     planes = np.flatnonzero(mask.any((1, 2)))
@@ -438,7 +457,7 @@ def _instance_lines(data: np.ndarray, sigma: float, config: Config, run: _Run) -
 
 def truth_midlines(truth: np.ndarray) -> dict[int, tuple[np.ndarray, np.ndarray]]:
     """Points on the middle of each instance of a mask, with normals (unknown sign), (n, 3) zyx voxels."""
-    sigma = float(np.clip(0.45 * _thickness(truth != 0), 0.8, 4.0))
+    sigma = float(np.clip(0.45 * band_thickness(truth != 0), 0.8, 4.0))
     flat = truth.shape[0] == 1
     line, regions = _instance_lines(truth[0] if flat else truth, sigma, Config(), _Run(None))
     values = truth[0] if flat else truth

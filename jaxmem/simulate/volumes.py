@@ -69,7 +69,7 @@ def _radius(vesicle: _Vesicle, direction: Array) -> Array:
 def _level(vesicle: _Vesicle, point: Array) -> Array:
     mapped = (point - vesicle.centre) / vesicle.axes
     rho = safe_norm(mapped) + 1e-6
-    return (rho / _radius(vesicle, mapped / rho) - 1.0) * jnp.mean(vesicle.axes)
+    return (rho / _radius(vesicle, mapped / rho[..., None]) - 1.0) * jnp.mean(vesicle.axes)
 
 
 def _draw(key: Key[Array, ""], model: VolumeModel, others: _Vesicle, accepted: Array) -> tuple[_Vesicle, Array]:

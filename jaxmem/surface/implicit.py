@@ -29,7 +29,7 @@ class FitConfig:
         least_noise: floor of the learnt noise.
         offset: distance of the anchors from an open membrane.
         max_sigma: an open surface ends where its position is known no better than this.
-        thickness: of the labels, A.
+        thickness: of the labels, A; 0 takes 50 A, or the thickness of the mask that was given.
     """
 
     alpha: float = 1.2
@@ -41,7 +41,7 @@ class FitConfig:
     least_noise: float = 0.6
     offset: float = 5.0
     max_sigma: float = 2.0
-    thickness: float = 50.0
+    thickness: float = 0.0
 
 
 class Membrane(NamedTuple):
