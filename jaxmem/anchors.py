@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from jaxmem.ellipse import Ellipse, distance, semi_axes
 from jaxmem.numerics import safe_norm
+from jaxmem.types import Scalar
 
 
 class Anchors(NamedTuple):
@@ -90,7 +91,10 @@ def by_ellipsoid(ellipse: Ellipse, n: int, alpha: float = 1.2, relative_sigma: f
 
 
 def by_normals(
-    points: Float[Array, "n d"], normals: Float[Array, "n d"], offset: float, relative_sigma: float = 0.15
+    points: Float[Array, "n d"],
+    normals: Float[Array, "n d"],
+    offset: Scalar,
+    relative_sigma: float = 0.15,
 ) -> Anchors:
     """Anchors on both sides of the membrane along oriented unit normals, for tubes, cups and sheets.
 

@@ -8,6 +8,7 @@ import sys
 import time
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from jaxmem import __version__
 from jaxmem.types import JaxmemError
@@ -19,7 +20,8 @@ class _Bars:
     """A bar and an estimate for each stage, on standard error."""
 
     def __init__(self, quiet: bool):
-        self.quiet, self.bar, self.name = quiet, None, ""
+        self.quiet, self.name = quiet, ""
+        self.bar: Any = None
 
     def __call__(self, name: str, done: int, total: int) -> None:
         from tqdm import tqdm
@@ -99,21 +101,25 @@ def _run(args, tomogram, config, source, command, function) -> int:
     write_run(
         args.output, result, tomogram, config, source=source, overwrite=args.overwrite, obj=args.obj, command=command
     )
-    print(f"{len(result.membranes)} membranes in {time.perf_counter() - start:.0f} s; report: {args.output / 'report.html'}")
+    print(
+        f"{len(result.membranes)} membranes in {time.perf_counter() - start:.0f} s; report: {args.output / 'report.html'}"
+    )
     return 0
 
 
 def _evaluate(args: argparse.Namespace) -> int:
     from jaxmem.pipeline import evaluate, format_scores
     from jaxmem.pipeline.files import read_run, read_truth
-    from jaxmem.pipeline.stages import band_thickness, outline
+    from jaxmem.pipeline.masks import band_thickness, outline
 
     labels, semantic, surfaces = read_run(args.run)
     truth, points = read_truth(args.truth)
     if args.filled:
         truth = outline(truth, 0.5 * band_thickness(labels.data > 0))
     if truth.shape != labels.data.shape:
-        raise JaxmemError(f"{args.truth[0]}: has shape {truth.shape}, the run {labels.data.shape}; give the truth of the same volume")
+        raise JaxmemError(
+            f"{args.truth[0]}: has shape {truth.shape}, the run {labels.data.shape}; give the truth of the same volume"
+        )
     scores = evaluate(labels.data, semantic, surfaces, truth, points, labels.voxel_size)
     out = args.json or args.run / "scores.json"
     partial = out.with_suffix(".partial")
@@ -129,7 +135,13 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 def _demo(args: argparse.Namespace) -> int:
     data = Path(str(resources.files("jaxmem") / "data"))
-    args.tomogram, args.voxel_size, args.config, args.obj, args.overwrite = data / "phantom.mrc.gz", None, None, False, True
+    args.tomogram, args.voxel_size, args.config, args.obj, args.overwrite = (
+        data / "phantom.mrc.gz",
+        None,
+        None,
+        False,
+        True,
+    )
     code = _segment(args)
     args.run, args.truth = args.output, [data / "phantom_labels.mrc.gz", data / "phantom_truth.npz"]
     args.json, args.filled = None, False
@@ -147,12 +159,16 @@ def _train(args: argparse.Namespace) -> int:
     config = TrainConfig(epochs=args.epochs, images=args.images, seed=args.seed)
     config = replace(config, network=replace(config.network, width=args.width, depth=args.depth))
     train(config, args.output)
-    print(f"weights: {args.output / 'unet.safetensors'}; use them with [network] weights = \"...\" in a configuration file")
+    print(
+        f'weights: {args.output / "unet.safetensors"}; use them with [network] weights = "..." in a configuration file'
+    )
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="jaxmem", description="Membranes of cryo-electron tomograms as closed surfaces with error bars.")
+    parser = argparse.ArgumentParser(
+        prog="jaxmem", description="Membranes of cryo-electron tomograms as closed surfaces with error bars."
+    )
     parser.add_argument("--version", action="version", version=f"jaxmem {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True)
 
@@ -165,7 +181,9 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("--quiet", action="store_true", help="no progress, warnings only")
 
     verb = verbs.add_parser("demo", help="segment the tomogram that comes with the package and compare with its truth")
-    verb.add_argument("-o", "--output", type=Path, default=Path("jaxmem-demo"), metavar="RUN", help="folder for the results")
+    verb.add_argument(
+        "-o", "--output", type=Path, default=Path("jaxmem-demo"), metavar="RUN", help="folder for the results"
+    )
     verb.add_argument("--quiet", action="store_true", help="no progress, warnings only")
     verb.set_defaults(run_verb=_demo)
     verb = verbs.add_parser("segment", help="from a tomogram to membranes")
@@ -176,11 +194,20 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("mask", type=Path, metavar="MASK.mrc")
     common(verb)
     verb.add_argument("--instances", action="store_true", help="the mask's values number its membranes")
-    verb.add_argument("--filled", action="store_true", help="the mask fills compartments; their outlines are the membranes")
+    verb.add_argument(
+        "--filled", action="store_true", help="the mask fills compartments; their outlines are the membranes"
+    )
     verb.set_defaults(run_verb=_fit)
     verb = verbs.add_parser("evaluate", help="compare a run with a truth")
     verb.add_argument("run", type=Path, metavar="RUN")
-    verb.add_argument("--truth", type=Path, nargs="+", required=True, metavar="FILE", help="label volume (MRC), and .npz of surface points")
+    verb.add_argument(
+        "--truth",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="FILE",
+        help="label volume (MRC), and .npz of surface points",
+    )
     verb.add_argument("--filled", action="store_true", help="the truth fills compartments; their outlines are compared")
     verb.add_argument("--json", type=Path, metavar="FILE", help="where to write the scores (default: RUN/scores.json)")
     verb.set_defaults(run_verb=_evaluate)

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from jaxmem.types import Scalar
+
 
 class Ellipse(NamedTuple):
     """Centre c (d,) in voxels and lower triangular shape matrix M (d, d) in 1/voxel."""
@@ -79,8 +81,8 @@ def fit(
     mask: Bool[Array, " n"],
     init: Ellipse,
     *,
-    prior_sigma: float | Float[Array, ""] = 1.0,
-    noise: float | Float[Array, ""] = 1.0,
+    prior_sigma: Scalar = 1.0,
+    noise: Scalar = 1.0,
     iterations: int = 30,
 ) -> EllipseFit:
     """Robust least squares on distances, from a start that is also a prior (paper, Section 5.1).
@@ -140,7 +142,7 @@ def fit(
 
 
 def fit_sequence(
-    points: Float[Array, "slices n 2"], mask: Bool[Array, "slices n"], *, prior_sigma: float = 0.1, noise: float = 1.0
+    points: Float[Array, "slices n 2"], mask: Bool[Array, "slices n"], *, prior_sigma: Scalar = 0.1, noise: Scalar = 1.0
 ) -> EllipseFit:
     """Ellipses of one membrane slice by slice, from the slice with most points outwards (paper, Section 5.1, Fig. 14).
 

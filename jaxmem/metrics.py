@@ -21,8 +21,8 @@ def dice(found: Bool[np.ndarray, "*shape"], truth: Bool[np.ndarray, "*shape"]) -
 
 def slice_dice(found: Bool[np.ndarray, "nz ny nx"], truth: Bool[np.ndarray, "nz ny nx"]) -> Float[np.ndarray, " nz"]:
     """Dice of every slice (paper, Fig. 21); NaN where neither has a voxel."""
-    empty = ~(found.any((1, 2)) | truth.any((1, 2)))
-    return np.array([np.nan if e else dice(f, t) for f, t, e in zip(found, truth, empty)])
+    empty = np.logical_not(found.any((1, 2)) | truth.any((1, 2)))
+    return np.array([np.nan if empty[z] else dice(found[z], truth[z]) for z in range(len(found))])
 
 
 class Matching(NamedTuple):

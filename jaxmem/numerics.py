@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +52,7 @@ def pad_to(array: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([array, np.repeat(array[-1:], size - n, 0)]), np.arange(size) < n
 
 
-def map_chunks(fun: Callable, xs: np.ndarray, chunk: int) -> np.ndarray | tuple[np.ndarray, ...]:
+def map_chunks(fun: Callable, xs: np.ndarray, chunk: int) -> Any:
     """Apply a jitted `fun` to row blocks of fixed size (the last is padded) and join the results on the host.
 
     Arguments:
@@ -66,7 +67,8 @@ def map_chunks(fun: Callable, xs: np.ndarray, chunk: int) -> np.ndarray | tuple[
     for start in range(0, len(xs), chunk):
         block = xs[start : start + chunk]
         padded, _ = pad_to(block, chunk)
-        parts.append(jax.tree.map(lambda a, n=len(block): np.asarray(a)[:n], fun(padded)))
+        count = len(block)
+        parts.append(jax.tree.map(lambda a, n=count: np.asarray(a)[:n], fun(padded)))
     return jax.tree.map(lambda *blocks: np.concatenate(blocks), *parts)
 
 

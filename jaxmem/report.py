@@ -51,7 +51,9 @@ def slices_figure(tomogram: Tomogram, semantic: np.ndarray, labels: np.ndarray, 
     chosen = np.unique(inside[np.linspace(0, len(inside) - 1, min(most + 2, len(inside))).astype(int)])
     chosen = chosen[1:-1] if len(chosen) > most else chosen
     ratio = data.shape[1] / data.shape[2]
-    figure = Figure(figsize=(3.2 * len(chosen) if len(chosen) > 1 else 5, 3 * 3.2 * ratio * (1 if len(chosen) > 1 else 1.5)))
+    figure = Figure(
+        figsize=(3.2 * len(chosen) if len(chosen) > 1 else 5, 3 * 3.2 * ratio * (1 if len(chosen) > 1 else 1.5))
+    )
     for column, z in enumerate(chosen):
         near = slice(max(0, z - 1), z + 2)
         image = np.asarray(data[near], np.float32).mean(0)
@@ -99,7 +101,9 @@ def surfaces_figure(membranes: list, voxel_size: float) -> Figure:
             # a view from the front and a little above; the nearer half only, far faces first
             turn = np.deg2rad(20.0)
             depth = mesh.vertices[:, 1] * np.cos(turn) - mesh.vertices[:, 0] * np.sin(turn)
-            screen = np.stack([mesh.vertices[:, 2], mesh.vertices[:, 0] * np.cos(turn) + mesh.vertices[:, 1] * np.sin(turn)], 1)
+            screen = np.stack(
+                [mesh.vertices[:, 2], mesh.vertices[:, 0] * np.cos(turn) + mesh.vertices[:, 1] * np.sin(turn)], 1
+            )
             facing = mesh.normals[:, 1] * np.cos(turn) - mesh.normals[:, 0] * np.sin(turn)
             order = np.argsort(depth[mesh.faces].mean(1))
             faces = mesh.faces[order]
@@ -122,7 +126,9 @@ def surfaces_figure(membranes: list, voxel_size: float) -> Figure:
     return figure
 
 
-def write_report(path: Path, result: Any, tomogram: Tomogram, rows: list[dict[str, Any]], manifest: dict[str, Any]) -> None:
+def write_report(
+    path: Path, result: Any, tomogram: Tomogram, rows: list[dict[str, Any]], manifest: dict[str, Any]
+) -> None:
     """Write the page.
 
     Arguments:
@@ -153,7 +159,9 @@ def write_report(path: Path, result: Any, tomogram: Tomogram, rows: list[dict[st
         parts += ["<h2>Surfaces</h2>", picture(surfaces_figure(result.membranes, tomogram.voxel_size),
                   "Standard deviation of the surface's position along its normal.")]  # fmt: skip
         head = "".join(f"<th>{html.escape(c)}</th>" for c in rows[0])
-        body = "".join("<tr>" + "".join(f"<td>{html.escape(str(v))}</td>" for v in row.values()) + "</tr>" for row in rows)
+        body = "".join(
+            "<tr>" + "".join(f"<td>{html.escape(str(v))}</td>" for v in row.values()) + "</tr>" for row in rows
+        )
         parts += [f"<h2>Membranes</h2><div class=scroll><table><tr>{head}</tr>{body}</table></div>"]
     decisions = "".join(f"<li>{html.escape(text)}</li>" for text in result.decisions)
     parts += [f"<h2>What was decided</h2><ol>{decisions}</ol>"]

@@ -4,9 +4,13 @@ Arrays are indexed zyx (plane, row, column) in voxels; tables and meshes are xyz
 `origin + index * voxel_size`, reversed in axis order, and is made in one place: `Tomogram.to_world`.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
+from jaxtyping import Array, Float
+
+Scalar: TypeAlias = float | Float[Array, ""]
+"""A number, known or traced."""
 
 BACKGROUND, PROTEIN, MEMBRANE = 0, 1, 2
 

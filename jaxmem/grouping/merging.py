@@ -102,7 +102,7 @@ def _join_across_gaps(points, normals, region, gap: float, config: MergeConfig) 
     joined, inverse, support = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
     nearest = np.full(len(joined), np.inf)
     np.minimum.at(nearest, inverse.ravel(), distance)
-    parent = np.arange(len(counts))
+    parent = list(range(len(counts)))
 
     def root(i: int) -> int:
         while parent[i] != i:
@@ -112,5 +112,5 @@ def _join_across_gaps(points, normals, region, gap: float, config: MergeConfig) 
 
     for k in np.argsort(nearest):
         if support[k] >= config.support:
-            parent[root(joined[k, 0])] = root(joined[k, 1])
+            parent[root(int(joined[k, 0]))] = root(int(joined[k, 1]))
     return np.array([root(i) for i in range(len(parent))])[region]

@@ -40,17 +40,17 @@ def midline(probability: Float[np.ndarray, "*shape"], sigma: float, threshold: f
     weight = smooth[tuple(voxels.T)]
     padded = np.pad(smooth, 1, mode="edge")
 
-    def at(*offset: int) -> np.ndarray:
-        return padded[tuple((voxels + 1 + np.array(offset)).T)]
+    def at(offset: np.ndarray) -> np.ndarray:
+        return padded[tuple((voxels + 1 + offset).T)]
 
     unit = np.eye(d, dtype=int)
-    gradient = np.stack([(at(*unit[a]) - at(*-unit[a])) / 2 for a in range(d)], -1)
+    gradient = np.stack([(at(unit[a]) - at(-unit[a])) / 2 for a in range(d)], -1)
     hessian = np.empty((len(voxels), d, d), np.float32)
     for a in range(d):
-        hessian[:, a, a] = at(*unit[a]) - 2 * weight + at(*-unit[a])
+        hessian[:, a, a] = at(unit[a]) - 2 * weight + at(-unit[a])
         for b in range(a):
             plus, minus = unit[a] + unit[b], unit[a] - unit[b]
-            hessian[:, a, b] = hessian[:, b, a] = (at(*plus) + at(*-plus) - at(*minus) - at(*-minus)) / 4
+            hessian[:, a, b] = hessian[:, b, a] = (at(plus) + at(-plus) - at(minus) - at(-minus)) / 4
     values, vectors = np.linalg.eigh(hessian)
     bend, normal = values[:, 0], vectors[:, :, 0]  # the most negative curvature is across the membrane
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -12,7 +12,6 @@ from jaxmem.grouping.merging import MergeConfig, merge_regions
 from jaxmem.grouping.midline import Midline
 from jaxmem.grouping.shape import Shape, describe, directions, distances
 
-
 _MOST_ARCS = 12  # largest open regions among which arcs of one membrane are sought
 _MOST_ATTEMPTS = 200
 _PER_VOXEL = 1.3  # midline points on a square voxel of surface, or on a voxel of curve (measured)
@@ -50,7 +49,7 @@ class SelectConfig:
 class Region(NamedTuple):
     """One membrane's points: indices into the midline, its ellipsoid, and whether it closes around a centre."""
 
-    index: Int[np.ndarray, " n"]
+    members: Int[np.ndarray, " n"]
     shape: Shape
     closed: bool
 
@@ -91,7 +90,8 @@ def _split(line: Midline, index: np.ndarray, volume_shape: tuple[int, ...], leas
         shapes = [describe(points[part], normals[part], volume_shape) for part in (~side, side)]
         # how far off, in voxels; a normal that disagrees counts as three more
         off = [
-            np.abs(distances(s.ellipse, points)) + 3.0 * (1.0 - np.abs((directions(s.ellipse, points) * normals).sum(1)))
+            np.abs(distances(s.ellipse, points))
+            + 3.0 * (1.0 - np.abs((directions(s.ellipse, points) * normals).sum(1)))
             for s in shapes
         ]
         new = off[1] < off[0]
@@ -215,7 +215,7 @@ def select_membranes(
             report(f"dropped a region at {np.round(line.points[index].mean(0)).astype(int).tolist()}: {reason}")
             continue
         found.append(Region(np.sort(index), shape, closed))
-    return sorted(found, key=lambda one: -len(one.index))
+    return sorted(found, key=lambda one: -len(one.members))
 
 
 def regions_from_instances(
@@ -230,4 +230,3 @@ def regions_from_instances(
         shape = describe(line.points[index], line.normals[index], volume_shape)
         found.append(Region(index, shape, is_closed(shape, config)))
     return found
-

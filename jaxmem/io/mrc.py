@@ -38,7 +38,9 @@ def _check(path: Path) -> _Header:
     except (OSError, EOFError) as error:
         raise JaxmemError(f"{path}: cannot be read ({error}); check that the file is whole") from None
     if len(raw) < 1024:
-        raise JaxmemError(f"{path}: not an MRC file ({len(raw)} bytes, a header takes 1024); give a .mrc, .rec or .map file")
+        raise JaxmemError(
+            f"{path}: not an MRC file ({len(raw)} bytes, a header takes 1024); give a .mrc, .rec or .map file"
+        )
     order = ">" if raw[212:214] in (b"\x11\x11",) else "<"
     nx, ny, nz, mode = struct.unpack(order + "4i", raw[:16])
     extended = struct.unpack(order + "i", raw[92:96])[0]
@@ -51,7 +53,9 @@ def _check(path: Path) -> _Header:
         kind = _OTHER_MODES.get(mode, "unknown")
         raise JaxmemError(f"{path}: mode {mode} ({kind}) is not a density; convert it to mode 0, 1, 2, 6 or 12")
     if sorted(axes) not in ([1, 2, 3], [0, 0, 0]):
-        raise JaxmemError(f"{path}: axis order {axes} is not a permutation of 1, 2, 3; mend mapc, mapr, maps in the header")
+        raise JaxmemError(
+            f"{path}: axis order {axes} is not a permutation of 1, 2, 3; mend mapc, mapr, maps in the header"
+        )
     return _Header((nx, ny, nz), mode, stamp == _IMOD_STAMP and not flags & 1, extended)
 
 
@@ -97,17 +101,18 @@ def read_mrc(path: str | Path, voxel_size: float | None = None, *, mask: bool = 
         intervals = np.array([int(head.mx), int(head.my), int(head.mz)])
         axes = [int(head.mapc), int(head.mapr), int(head.maps)]
         starts = [int(head.nxstart), int(head.nystart), int(head.nzstart)]
-        head_origin = tuple(float(head.origin[a]) for a in "xyz")
+        head_origin = (float(head.origin.x), float(head.origin.y), float(head.origin.z))
     data = data.reshape(header.shape[::-1])
     if header.unsigned_bytes and data.dtype == np.int8:
         data = data.view(np.uint8)
     axes = axes if sorted(axes) == [1, 2, 3] else [1, 2, 3]
     by_array_axis = axes[::-1]  # sections, rows, columns
     data = data.transpose([by_array_axis.index(a) for a in (3, 2, 1)])
-    nstart = tuple(starts[axes.index(a)] for a in (1, 2, 3))
+    nstart = (starts[axes.index(1)], starts[axes.index(2)], starts[axes.index(3)])
     size = _voxel_size(path, lengths, intervals, voxel_size, mask)
     finite = all(np.isfinite(head_origin))
-    origin = head_origin if finite and any(head_origin) else tuple(s * size for s in nstart)
+    from_start = (nstart[0] * size, nstart[1] * size, nstart[2] * size)
+    origin = head_origin if finite and any(head_origin) else from_start
     return Tomogram(data, size, origin, nstart, head_origin if finite else (0.0, 0.0, 0.0))
 
 
@@ -125,7 +130,9 @@ def _voxel_size(path: Path, lengths, intervals, given: float | None, mask: bool)
         raise JaxmemError(f"{path}: the header's voxel size is {shown}, which means unknown; give --voxel-size in A")
     if np.ptp(sizes) > 0.01 * sizes.mean():
         shown = " x ".join(f"{s:.3f}" for s in sizes)
-        raise JaxmemError(f"{path}: voxels are not cubic ({shown} A, xyz); resample the volume, or give --voxel-size if the header is wrong")
+        raise JaxmemError(
+            f"{path}: voxels are not cubic ({shown} A, xyz); resample the volume, or give --voxel-size if the header is wrong"
+        )
     return float(sizes.mean())
 
 

@@ -31,8 +31,14 @@ class OutputFolder:
         target = self.target
         if target.exists() and not self.overwrite:
             raise JaxmemError(f"{target}: exists already; choose another folder or add --overwrite")
-        if target.exists() and not (target / "manifest.json").exists() and (not target.is_dir() or any(target.iterdir())):
-            raise JaxmemError(f"{target}: not a folder of an earlier run, so it is not overwritten; choose another folder")
+        if (
+            target.exists()
+            and not (target / "manifest.json").exists()
+            and (not target.is_dir() or any(target.iterdir()))
+        ):
+            raise JaxmemError(
+                f"{target}: not a folder of an earlier run, so it is not overwritten; choose another folder"
+            )
 
     def __enter__(self) -> Path:
         self.check()

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from jaxmem.metrics import coverage, dice, distance_to_surface, match_instances, slice_dice
-from jaxmem.pipeline.stages import truth_midlines
+from jaxmem.pipeline.masks import truth_midlines
 from jaxmem.types import MEMBRANE
 
 _CAP = 0.75  # |component along the beam| of a normal above which a point lies on a cap
@@ -67,8 +67,8 @@ def evaluate(
     pooled = [np.concatenate(a) for a in zip(*everything)] if everything else None
     return {
         "instances": {
-            "truth": int(len(np.unique(truth[truth > 0]))),
-            "found": int(len(np.unique(labels[labels > 0]))),
+            "truth": len(np.unique(truth[truth > 0])),
+            "found": len(np.unique(labels[labels > 0])),
             "matched": len(rows),
             "missed": matching.missed,
             "invented": matching.invented,
@@ -128,5 +128,7 @@ def format_scores(scores: dict[str, Any]) -> str:
     slices = scores["slices"]
     if slices:
         lines += ["", "slice   Dice  network"]
-        lines += [f"{s['slice']:5d}  {s['dice']:.3f}    {s['network_dice']:.3f}" for s in slices[:: max(1, len(slices) // 12)]]
+        lines += [
+            f"{s['slice']:5d}  {s['dice']:.3f}    {s['network_dice']:.3f}" for s in slices[:: max(1, len(slices) // 12)]
+        ]
     return "\n".join(lines)

@@ -102,8 +102,6 @@ def write_run(
             mesh = membrane.mesh
             vertices, normals, faces, of = to_triangles(mesh)
             world, normals = tomogram.to_world(vertices), normals[:, ::-1]
-            # reversing the axes mirrors the triangles; turning them keeps their outside outside
-            faces = faces[:, ::-1]
             properties = {
                 **{f"n{a}": normals[:, i] for i, a in enumerate("xyz")},
                 "sigma": mesh.sigma[of] * size,
@@ -112,7 +110,13 @@ def write_run(
                 "gaussian_curvature": mesh.gaussian_curvature[of] / size**2,
             }
             name = folder / "surfaces" / f"membrane_{number:03d}"
-            write_ply(name.with_suffix(".ply"), world, faces, properties, "coordinates and sigma in A, curvatures in 1/A and 1/A^2")
+            write_ply(
+                name.with_suffix(".ply"),
+                world,
+                faces,
+                properties,
+                "coordinates and sigma in A, curvatures in 1/A and 1/A^2",
+            )
             if obj:
                 write_obj(name.with_suffix(".obj"), world, faces, normals)
         rows = measure(result, tomogram)
@@ -128,7 +132,10 @@ def write_run(
             "config": dataclasses.asdict(config),
             "seeds": {},  # prediction and fitting draw no random numbers
             "versions": {"python": platform.python_version()}
-            | {name: version(name) for name in ("jaxmem", "jax", "flax", "equinox", "numpy", "scipy", "scikit-image", "mrcfile")},
+            | {
+                name: version(name)
+                for name in ("jaxmem", "jax", "flax", "equinox", "numpy", "scipy", "scikit-image", "mrcfile")
+            },
             "seconds": result.seconds,
             "membranes": len(result.membranes),
             "decisions": result.decisions,
@@ -146,7 +153,9 @@ def read_run(folder: str | Path) -> tuple[Tomogram, np.ndarray, dict[int, Surfac
     """
     folder = Path(folder)
     if not (folder / "manifest.json").exists():
-        raise JaxmemError(f"{folder}: not a finished run (no manifest.json); give the folder that `jaxmem segment -o` wrote")
+        raise JaxmemError(
+            f"{folder}: not a finished run (no manifest.json); give the folder that `jaxmem segment -o` wrote"
+        )
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     size = manifest["voxel_size_A"]
     labels = read_mrc(folder / "labels.mrc", size)
@@ -157,7 +166,9 @@ def read_run(folder: str | Path) -> tuple[Tomogram, np.ndarray, dict[int, Surfac
         normals = np.stack([values[f"n{a}"] for a in "zyx"], 1)
         flat = labels.data.shape[0] == 1
         closed = _closed_ribbon(faces, len(vertices)) if flat else _closed_surface(faces)
-        surfaces[int(path.stem.split("_")[1])] = Surface(labels.to_voxels(vertices), normals, values["sigma"] / size, closed)
+        surfaces[int(path.stem.split("_")[1])] = Surface(
+            labels.to_voxels(vertices), normals, values["sigma"] / size, closed
+        )
     return labels, semantic, surfaces
 
 
@@ -181,7 +192,9 @@ def read_truth(paths: list[Path]) -> tuple[np.ndarray, dict[int, tuple[np.ndarra
     """
     volumes = [p for p in paths if p.suffix != ".npz"]
     if len(volumes) != 1:
-        raise JaxmemError(f"--truth needs exactly one label volume (MRC) and at most one .npz, got {[str(p) for p in paths]}")
+        raise JaxmemError(
+            f"--truth needs exactly one label volume (MRC) and at most one .npz, got {[str(p) for p in paths]}"
+        )
     labels = np.asarray(read_mrc(volumes[0], mask=True).data)
     points = None
     for path in paths:
@@ -189,7 +202,11 @@ def read_truth(paths: list[Path]) -> tuple[np.ndarray, dict[int, tuple[np.ndarra
             try:
                 with np.load(path) as file:
                     numbers = [int(k.split("_")[1]) for k in file.files if k.startswith("points_")]
-                    points = {i: (file[f"points_{i}"].astype(float), file[f"normals_{i}"].astype(float)) for i in numbers}
+                    points = {
+                        i: (file[f"points_{i}"].astype(float), file[f"normals_{i}"].astype(float)) for i in numbers
+                    }
             except (OSError, KeyError, ValueError) as error:
-                raise JaxmemError(f"{path}: cannot be read as truth ({error}); it needs arrays points_1, normals_1, ...") from None
+                raise JaxmemError(
+                    f"{path}: cannot be read as truth ({error}); it needs arrays points_1, normals_1, ..."
+                ) from None
     return labels, points

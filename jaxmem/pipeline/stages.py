@@ -1,22 +1,19 @@
-"""One function per stage, and the two that chain them: `segment` from a tomogram, `fit_mask` from a mask."""
+"""One function per stage, and `segment`, which chains them from a tomogram."""
 
 import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from jaxmem import ellipse as ell
 from jaxmem import preprocess
 from jaxmem.grouping import Midline, Region, merge_regions, midline, select_membranes
-from jaxmem.grouping.select import regions_from_instances
 from jaxmem.numerics import bucket_size
 from jaxmem.pipeline.config import Config, PreprocessConfig
 from jaxmem.surface import Mesh, extract, fit_membranes, paint
@@ -26,7 +23,6 @@ from jaxmem.unet import Predictor, load_weights
 log = logging.getLogger("jaxmem")
 
 _BILAYER = 50.0  # A; thickness of the labels where nothing else is said
-_USUAL = 14.0  # A; for thresholds where a mask does not tell its voxel size
 
 Progress = Callable[[str, int, int], None]
 """Told the stage's name, the steps done, and the steps in all."""
@@ -64,7 +60,7 @@ class Result(NamedTuple):
     weights_hash: str
 
 
-class _Run:
+class Run:
     """Collects what a run decides and how long its stages take; a stage's progress goes to the caller."""
 
     def __init__(self, progress: Progress | None):
@@ -159,7 +155,7 @@ def network_shape(
     return max(8, round(height * scale)), max(8, round(width * scale))
 
 
-def predict(tomogram: Tomogram, config: Config, run: _Run) -> tuple[np.ndarray, np.ndarray, str]:
+def predict(tomogram: Tomogram, config: Config, run: Run) -> tuple[np.ndarray, np.ndarray, str]:
     """Network stage: the membrane's probability (float16) and the semantic labels (int8), at the input's voxels."""
     model, pixel_size, digest = load_weights(config.network.weights or None)
     n = config.network
@@ -180,12 +176,16 @@ def predict(tomogram: Tomogram, config: Config, run: _Run) -> tuple[np.ndarray, 
         for z, p in enumerate(predictor(slices)):
             p = np.asarray(back(p)) if rescaled else p
             probability[z] = p[..., MEMBRANE]
-            semantic[z] = np.select([p.argmax(-1) == MEMBRANE, p.argmax(-1) == PROTEIN], [MEMBRANE, PROTEIN], BACKGROUND)
+            semantic[z] = np.select(
+                [p.argmax(-1) == MEMBRANE, p.argmax(-1) == PROTEIN], [MEMBRANE, PROTEIN], BACKGROUND
+            )
             step(z + 1)
     return probability, semantic, digest
 
 
-def group(probability: np.ndarray, sigma: float, voxel_size: float, config: Config, run: _Run) -> tuple[Midline, list[Region]]:
+def group(
+    probability: np.ndarray, sigma: float, voxel_size: float, config: Config, run: Run
+) -> tuple[Midline, list[Region]]:
     """Grouping stage: midline points, regions, membranes (paper, Section 4.2)."""
     flat = probability.shape[0] == 1
     volume = probability[0] if flat else probability
@@ -199,7 +199,7 @@ def group(probability: np.ndarray, sigma: float, voxel_size: float, config: Conf
     return line, regions
 
 
-def prune_and_recover(line: Midline, regions: list[Region], config: Config, run: _Run) -> list[Region]:
+def prune_and_recover(line: Midline, regions: list[Region], config: Config, run: Run) -> list[Region]:
     """Ellipse stage: in each slice an ellipse, warm-started from the neighbour; points far from it go, near ones come back.
 
     Only closed membranes that an ellipse describes take part (paper, Section 5.1).
@@ -208,7 +208,7 @@ def prune_and_recover(line: Midline, regions: list[Region], config: Config, run:
         return regions
     taken = np.zeros(len(line.points), int)
     for number, region in enumerate(regions, 1):
-        taken[region.index] = number
+        taken[region.members] = number
     with run.stage("ellipses", len(regions)) as step:
         for number, region in enumerate(regions, 1):
             if region.closed:
@@ -216,7 +216,7 @@ def prune_and_recover(line: Midline, regions: list[Region], config: Config, run:
                 if gone or back:
                     run.decide(f"membrane {number}: ellipses pruned {gone} points and recovered {back}")
             step(number)
-    return [r._replace(index=np.flatnonzero(taken == k)) for k, r in enumerate(regions, 1)]
+    return [r._replace(members=np.flatnonzero(taken == k)) for k, r in enumerate(regions, 1)]
 
 
 _sequence = jax.jit(lambda points, mask, change: ell.fit_sequence(points, mask, prior_sigma=change, noise=1.0))
@@ -227,7 +227,7 @@ _ROW = 96  # points a slice is fitted with
 def _one_sequence(line: Midline, taken: np.ndarray, number: int, config: Config) -> tuple[int, int]:
     mine = taken == number
     planes = line.voxels[:, 0]
-    first, last = planes[mine].min(), planes[mine].max()
+    first, last = int(planes[mine].min()), int(planes[mine].max())
     rows = bucket_size(last - first + 1, 32)
     points, mask = np.zeros((rows, _ROW, 2), np.float32), np.zeros((rows, _ROW), bool)
     for z in range(first, last + 1):
@@ -264,13 +264,13 @@ def _one_sequence(line: Midline, taken: np.ndarray, number: int, config: Config)
 
 
 def surfaces(
-    line: Midline, regions: list[Region], shape: tuple[int, ...], voxel_size: float, config: Config, run: _Run
+    line: Midline, regions: list[Region], shape: tuple[int, ...], voxel_size: float, config: Config, run: Run
 ) -> tuple[list[MembraneResult], np.ndarray, np.ndarray]:
     """Surface stage: implicit functions, meshes, labels of equal thickness and the uncertainty volume (A)."""
     flat = shape[0] == 1
     volume_shape = shape[1:] if flat else shape
     with run.stage("gaussian process", 1):
-        members = [r.index for r in regions]
+        members = [r.members for r in regions]
         fitted = fit_membranes(
             [line.points[i] for i in members],
             [line.normals[i] for i in members],
@@ -286,23 +286,34 @@ def surfaces(
     half = max(0.5 * (config.fit.thickness or _BILAYER) / voxel_size, 0.75)
     with run.stage("surfaces", len(fitted)) as step:
         for i, membrane in enumerate(fitted):
-            where = np.round(line.points[regions[i].index].mean(0)).astype(int).tolist()
+            where = np.round(line.points[regions[i].members].mean(0)).astype(int).tolist()
             extracted = extract(membrane, volume_shape, config.fit) if membrane is not None else None
             if membrane is None or extracted is None:
-                run.warn(f"the membrane at {where} was dropped: no surface fits its {len(regions[i].index)} points")
+                run.warn(f"the membrane at {where} was dropped: no surface fits its {len(regions[i].members)} points")
                 continue
             mesh, field = extracted
             found.append(MembraneResult(mesh, len(membrane.points), membrane.noise))
             number = len(found)
             paint(labels, sigma, number, mesh, field, half, closest)
             kind = "closed" if mesh.closed else "cut by the volume's border" if mesh.cut else "open"
-            run.decide(f"membrane {number} at {where}: {kind}, {len(mesh.vertices)} vertices, noise {membrane.noise:.2f} voxels")
+            run.decide(
+                f"membrane {number} at {where}: {kind}, {len(mesh.vertices)} vertices, noise {membrane.noise:.2f} voxels"
+            )
             step(i + 1)
     sigma *= voxel_size
     return found, labels.reshape(shape), sigma.reshape(shape)
 
 
-def _finish(run: _Run, semantic, line, regions, tomogram: Tomogram, config: Config, digest: str) -> Result:
+def finish(
+    run: Run,
+    semantic: np.ndarray,
+    line: Midline,
+    regions: list[Region],
+    tomogram: Tomogram,
+    config: Config,
+    digest: str,
+) -> Result:
+    """Surface stage and the record of the run."""
     if not regions:
         run.warn("no membrane was found: the labels are empty")
     shape = tomogram.data.shape
@@ -310,7 +321,12 @@ def _finish(run: _Run, semantic, line, regions, tomogram: Tomogram, config: Conf
     return Result(semantic, labels, sigma, found, run.decisions, run.warnings, run.seconds, digest)
 
 
-def _volume(tomogram: Tomogram) -> Tomogram:
+def as_volume(tomogram: Tomogram) -> Tomogram:
+    """The tomogram with three axes; a single image becomes one slice.
+
+    Raises:
+        JaxmemError: if the data are not real numbers on two or three axes, or the voxel size is not positive.
+    """
     data = tomogram.data
     if data.ndim == 2:
         data = data[None]
@@ -343,131 +359,10 @@ def segment(tomogram: Tomogram, config: Config | None = None, progress: Progress
         (6, True)
     """
     config = config or Config()
-    tomogram = _volume(tomogram)
-    run = _Run(progress)
+    tomogram = as_volume(tomogram)
+    run = Run(progress)
     probability, semantic, digest = predict(tomogram, config, run)
     sigma = max(1.0, config.midline.sigma / tomogram.voxel_size)
     line, regions = group(probability, sigma, tomogram.voxel_size, config, run)
     regions = prune_and_recover(line, regions, config, run)
-    return _finish(run, semantic, line, regions, tomogram, config, digest)
-
-
-def fit_mask(
-    mask: Tomogram,
-    config: Config | None = None,
-    progress: Progress | None = None,
-    *,
-    instances: bool = False,
-    filled: bool = False,
-) -> Result:
-    """Fit surfaces to a membrane mask made by any other tool.
-
-    Arguments:
-        mask: 0 is background. Any other value is membrane, or with `instances` the membrane's number.
-        config: as for `segment`; the network's part is not used. The labels are as thick as the mask, unless
-            `fit.thickness` says otherwise.
-        progress: told how far each stage is.
-        instances: keep the mask's own grouping.
-        filled: the mask covers whole compartments; their outlines are the membranes.
-
-    Returns:
-        As `segment`; `semantic` is the mask (its outline if `filled`).
-
-    Raises:
-        JaxmemError: if the data are not a real volume, or with `instances` not of whole numbers.
-    """
-    config = config or Config()
-    mask = _volume(mask)
-    run = _Run(progress)
-    data = np.nan_to_num(np.asarray(mask.data))
-    if instances and not np.array_equal(data, np.round(data)):
-        raise JaxmemError("the mask's instance numbers are not whole; leave --instances out for a probability or binary mask")
-    if filled:
-        data = outline(data)
-    thickness = band_thickness(data != 0)
-    sigma = float(np.clip(0.45 * thickness, 0.8, 4.0))
-    run.decide(f"the mask's membranes are about {thickness:.1f} voxels thick; midlines are smoothed by {sigma:.2f}")
-    config = replace(config, midline=replace(config.midline, threshold=0.3 if thickness >= 2 else 0.2))
-    if config.fit.thickness <= 0:
-        config = replace(config, fit=replace(config.fit, thickness=thickness * mask.voxel_size))
-    flat = data.shape[0] == 1
-    if instances:
-        line, regions = _instance_lines(data[0] if flat else data, sigma, config, run)
-    else:
-        size = mask.voxel_size if mask.voxel_size != 1.0 else _USUAL  # 1.0 stands for unknown
-        line, regions = group((data != 0).astype(np.float32), sigma, size, config, run)
-    semantic = np.where(data != 0, MEMBRANE, BACKGROUND).astype(np.int8)
-    return _finish(run, semantic, line, regions, mask, config, "")
-
-
-def outline(filled: np.ndarray, half_width: float = 0.0) -> np.ndarray:
-    """Voxels of each filled label that touch another value; faces at the volume's border do not count.
-
-    Arguments:
-        filled: labels, 0 background.
-        half_width: widens the outline to a band of twice this many voxels (to both sides).
-    """
-    axes = [a for a in range(filled.ndim) if filled.shape[a] > 1]
-    edge = np.zeros(filled.shape, bool)
-    for axis in axes:
-        step = np.diff(filled, axis=axis) != 0
-        before = tuple(slice(None, -1) if a == axis else slice(None) for a in range(filled.ndim))
-        after = tuple(slice(1, None) if a == axis else slice(None) for a in range(filled.ndim))
-        edge[before] |= step
-        edge[after] |= step
-    line = np.where(edge, filled, 0)
-    if half_width <= 0:
-        return line
-    distance, nearest = ndimage.distance_transform_edt(line == 0, return_indices=True)
-    return np.where(distance <= half_width, line[tuple(nearest)], 0)
-
-
-def band_thickness(mask: np.ndarray) -> float:
-    """Thickness in voxels of the bands in a mask, from the distance transform of its middle slice."""
-    if not mask.any():
-        return 1.0
-    planes = np.flatnonzero(mask.any((1, 2)))
-    sample = mask[planes[len(planes) // 2]]
-    depth = ndimage.distance_transform_edt(np.pad(sample, 1))
-    return max(1.0, 2.0 * float(np.percentile(depth[depth > 0], 90)) - 1.0)
-
-
-def _instance_lines(data: np.ndarray, sigma: float, config: Config, run: _Run) -> tuple[Midline, list[Region]]:
-    """The midline of each instance by itself, in its own box, so that neighbours do not blur together."""
-    parts, owner = [], []
-    with run.stage("grouping", 1):
-        boxes = ndimage.find_objects(data.astype(np.int32))
-        for value, box in enumerate(boxes, 1):
-            if box is None:
-                continue
-            low = [max(0, s.start - 4) for s in box]
-            inside = tuple(slice(a, s.stop + 4) for a, s in zip(low, box))
-            line = midline((data[inside] == value).astype(np.float32), sigma, config.midline.threshold)
-            offset = np.array(low)
-            parts.append(line._replace(points=line.points + offset.astype(np.float32), voxels=line.voxels + offset))
-            owner.append(np.full(len(line.points), value))
-        if not parts:
-            d = data.ndim
-            return Midline(np.zeros((0, d)), np.zeros((0, d)), np.zeros((0, d), int), np.zeros(0)), []
-        line = Midline(*(np.concatenate(a) for a in zip(*parts)))
-        regions = regions_from_instances(line, np.concatenate(owner), data.shape, config.select)
-    run.decide(f"{len(regions)} instances with {len(line.points)} midline points")
-    return line, regions
-
-
-def truth_midlines(truth: np.ndarray) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-    """Points on the middle of each instance of a mask, with normals (unknown sign), (n, 3) zyx voxels."""
-    sigma = float(np.clip(0.45 * band_thickness(truth != 0), 0.8, 4.0))
-    flat = truth.shape[0] == 1
-    line, regions = _instance_lines(truth[0] if flat else truth, sigma, Config(), _Run(None))
-    values = truth[0] if flat else truth
-
-    def lift(a: np.ndarray) -> np.ndarray:
-        return np.pad(a, ((0, 0), (1, 0))) if flat else a
-
-    out = {}
-    for region in regions:
-        numbers = values[tuple(line.voxels[region.index].T)]
-        value = int(np.bincount(numbers[numbers > 0].astype(int)).argmax())
-        out[value] = lift(line.points[region.index]), lift(line.normals[region.index])
-    return out
+    return finish(run, semantic, line, regions, tomogram, config, digest)

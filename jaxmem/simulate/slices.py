@@ -183,7 +183,9 @@ def _place(key: Key[Array, ""], model: SliceModel) -> tuple[_Curve, Array]:
         apart = distance > outer * (curves.radius + new.radius)
         inside = distance + outer * new.radius < curves.radius * curves.aspect * 0.9
         around = distance + outer * curves.radius < new.radius * inner
-        keep = jnp.all(apart | inside | around | ~accepted) & (jax.random.uniform(jax.random.fold_in(key, -i - 1)) < 0.8)
+        keep = jnp.all(apart | inside | around | ~accepted) & (
+            jax.random.uniform(jax.random.fold_in(key, -i - 1)) < 0.8
+        )
         curves = jax.tree.map(lambda all_, one: all_.at[i].set(one), curves, new)
         return curves, accepted.at[i].set(keep)
 

@@ -137,7 +137,11 @@ def simulate_tomogram(key: Key[Array, ""], model: VolumeModel) -> SimulatedTomog
     density, labels = jax.lax.fori_loop(0, n, add, start)
     wedge = _wedge(model.shape, model.tilt_max)
     kx = jnp.fft.rfftfreq(model.shape[2])[None, None, :]
-    k2 = kx**2 + jnp.fft.fftfreq(model.shape[1])[None, :, None] ** 2 + jnp.fft.fftfreq(model.shape[0])[:, None, None] ** 2
+    k2 = (
+        kx**2
+        + jnp.fft.fftfreq(model.shape[1])[None, :, None] ** 2
+        + jnp.fft.fftfreq(model.shape[0])[:, None, None] ** 2
+    )
     # underfocus takes the lowest frequencies away, the detector and the defocus spread the highest
     transfer = wedge * (1.0 - 0.9 * jnp.exp(-k2 / 0.03**2)) * jnp.exp(-k2 / 0.45**2)
     noise = _filter(jax.random.normal(keys[1], model.shape), wedge * jnp.sqrt(0.02 + kx) * jnp.exp(-k2 / 0.5**2))

@@ -12,8 +12,8 @@ from scipy.spatial import cKDTree
 from jaxmem import anchors as anc
 from jaxmem import ellipse as ell
 from jaxmem import gp
-from jaxmem.numerics import bucket_size, pad_to
 from jaxmem.grouping.shape import Shape, evenly, orient
+from jaxmem.numerics import bucket_size, pad_to
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,7 @@ def _anchors_closed(points: np.ndarray, shape: Shape, config: FitConfig) -> anc.
     # the ellipsoid is known about as well as the points agree with it
     around = anc.by_ellipsoid(shape.ellipse, config.ellipsoid, config.alpha)
     lengths, _ = ell.semi_axes(shape.ellipse)
-    middle = anc.Anchors(
-        jnp.asarray(shape.ellipse.centre)[None], -lengths[:1], 0.3 * lengths[:1]
-    )
+    middle = anc.Anchors(jnp.asarray(shape.ellipse.centre)[None], -lengths[:1], 0.3 * lengths[:1])
     return jax.tree.map(lambda *parts: jnp.concatenate(parts), rays, around, middle)
 
 
@@ -160,8 +158,14 @@ def fit_membranes(
         config: options.
 
     Returns:
-        One `Membrane` each, None where the factorisation failed.
+        One `Membrane` each, None where the factorisation failed or a point is not finite.
     """
+    finite = [i for i, p in enumerate(points) if np.isfinite(p).all()]
+    if len(finite) < len(points):
+        kept = [points[i] for i in finite], [normals[i] for i in finite]
+        good = fit_membranes(*kept, [shapes[i] for i in finite], [closed[i] for i in finite], config)
+        by_place = dict(zip(finite, good))
+        return [by_place.get(i) for i in range(len(points))]
     if not points:
         return []
     d = points[0].shape[1]

@@ -119,7 +119,7 @@ def sample(membrane: Membrane, most: int = 80) -> Field:
     coarse = coarse.reshape(counts)
     fine_counts = (counts - 1) * _COARSE + 1
     index = np.stack(np.meshgrid(*(np.arange(c) for c in fine_counts), indexing="ij")) / _COARSE
-    values = map_coordinates(coarse, index, order=1, mode="nearest")
+    values = np.asarray(map_coordinates(coarse, index, order=1, mode="nearest"))
     # |grad f| is about one near the surface: farther than this from zero, no fine cell is crossed and no label painted
     near = np.abs(values) <= 2.0 * step + 1.0
     nodes = _nodes(membrane.low - membrane.centre, fine_counts, step)[near]

@@ -4,6 +4,8 @@ XLA:CPU lowers the textbook gradients badly: a transposed convolution, the weigh
 scatter of max pooling. Each is written here as something it does well; `benchmarks/unet.py` measures them.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -58,7 +60,9 @@ def stem3x3(x: Float[Array, "b h w"], kernel: Float[Array, "3 3 1 o"]) -> Float[
     """
     height, width = x.shape[1:]
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1)))[..., None]
-    return sum(padded[:, i : i + height, j : j + width] * kernel[i, j, 0] for i in range(3) for j in range(3))
+    shifts = [(i, j) for i in range(3) for j in range(3)]
+    parts = [padded[:, i : i + height, j : j + width] * kernel[i, j, 0] for i, j in shifts]
+    return functools.reduce(jnp.add, parts)
 
 
 def _stem_forward(x, kernel):

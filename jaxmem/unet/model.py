@@ -68,10 +68,14 @@ class UNet(nnx.Module):
     def __init__(self, config: UNetConfig, rngs: nnx.Rngs):
         widths = [config.width * 2**level for level in range(config.depth)]
         self.config = config
-        self.down = nnx.List([_Pair(w if level else 1, o, rngs) for level, (w, o) in enumerate(zip([1, *widths], widths))])
+        self.down = nnx.List(
+            [_Pair(w if level else 1, o, rngs) for level, (w, o) in enumerate(zip([1, *widths], widths))]
+        )
         self.rise = nnx.List([_Upsampling(2 * w, w, rngs) for w in widths[:-1]])
         self.up = nnx.List([_Pair(2 * w, w, rngs) for w in widths[:-1]])
-        self.head_kernel = nnx.Param((1.0 / widths[0]) ** 0.5 * jax.random.normal(rngs.params(), (widths[0], config.classes)))
+        self.head_kernel = nnx.Param(
+            (1.0 / widths[0]) ** 0.5 * jax.random.normal(rngs.params(), (widths[0], config.classes))
+        )
         self.head_bias = nnx.Param(jnp.zeros(config.classes))
 
     def __call__(self, images: Float[Array, "b h w"]) -> Float[Array, "b h w classes"]:

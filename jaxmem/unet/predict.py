@@ -22,9 +22,9 @@ def _starts(length: int, tile: int, overlap: int) -> list[int]:
 
 
 def _window(length: int, start: int, tile: int, overlap: int) -> np.ndarray:
-    """Weights of a tile along one axis: ramps over the overlap, except at the slice's own border."""
+    """Weights of a tile along one axis: nothing in the outer quarter of an overlap, then a ramp; all at the slice's border."""
     ramp = np.ones(tile, np.float32)
-    rise = (np.arange(overlap, dtype=np.float32) + 0.5) / overlap
+    rise = np.clip(2.0 * (np.arange(overlap, dtype=np.float32) + 0.5) / overlap - 0.5, 0.0, 1.0)
     if start > 0:
         ramp[:overlap] = rise
     if start + tile < length:
@@ -47,7 +47,9 @@ class Predictor:
         if symmetries not in (1, 2, 4, 8):
             raise ValueError(f"Predictor: symmetries must be 1, 2, 4 or 8, got {symmetries}")
         if tile % model.config.multiple or not 0 < overlap < tile:
-            raise ValueError(f"Predictor: tile must be a multiple of {model.config.multiple} and larger than the overlap")
+            raise ValueError(
+                f"Predictor: tile must be a multiple of {model.config.multiple} and larger than the overlap"
+            )
         self.tile, self.overlap, self.batch, self.multiple = tile, overlap, batch, model.config.multiple
         graph, state = nnx.split(model)
 
@@ -90,8 +92,10 @@ class Predictor:
         height, width = images[0].shape
         sides = self._side(height), self._side(width)
         padding = [(0, max(0, s - n)) for s, n in zip(sides, (height, width))]
-        padded = [np.pad(image, padding, mode="symmetric" if max(p[1] for p in padding) < min(height, width) else "edge")
-                  for image in images]
+        padded = [
+            np.pad(image, padding, mode="symmetric" if max(p[1] for p in padding) < min(height, width) else "edge")
+            for image in images
+        ]
         rows, columns = (_starts(n, s, self.overlap) for n, s in zip(padded[0].shape, sides))
         places = [(i, r, c) for i in range(len(images)) for r in rows for c in columns]
         tiles = np.stack([padded[i][r : r + sides[0], c : c + sides[1]] for i, r, c in places])

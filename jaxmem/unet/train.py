@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +46,7 @@ class TrainConfig:
 class TrainState(NamedTuple):
     """Parameters, optimiser state and number of steps taken: a pytree, so that it can be saved and resumed."""
 
-    params: nnx.State
+    params: Any
     optimiser: optax.OptState
     step: Int[Array, ""]
 
@@ -89,7 +89,9 @@ def _augment(key: Key[Array, ""], image: Array, label: Array) -> tuple[Array, Ar
 def schedule(config: TrainConfig) -> optax.Schedule:
     """Linear warm-up over 3 % of the steps, then a cosine to a hundredth of the peak."""
     steps = config.epochs * (config.images // config.batch)
-    return optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, max(1, steps // 33), steps, config.learning_rate / 100)
+    return optax.warmup_cosine_decay_schedule(
+        0.0, config.learning_rate, max(1, steps // 33), steps, config.learning_rate / 100
+    )
 
 
 def init(key: Key[Array, ""], config: TrainConfig) -> tuple[nnx.GraphDef, TrainState, optax.GradientTransformation]:
@@ -117,8 +119,9 @@ def make_step(graph: nnx.GraphDef, optimiser: optax.GradientTransformation) -> C
     return jax.jit(step, donate_argnums=1, compiler_options=compiler_options())
 
 
-def evaluate(graph: nnx.GraphDef, params: nnx.State, images: np.ndarray, labels: np.ndarray, batch: int) -> dict:
-    """Loss, share of pixels right and Dice of each class over a set."""
+def evaluate(graph: nnx.GraphDef, params: Any, data: tuple[np.ndarray, np.ndarray], batch: int) -> dict[str, float]:
+    """Loss, share of pixels right and Dice of each class over images and labels from `simulate_set`."""
+    images, labels = data
 
     @jax.jit
     def one(params, x, y):
@@ -196,15 +199,17 @@ def train(config: TrainConfig, folder: Path, report: Callable[[str], None] = pri
             state, info = step(jax.random.fold_in(epoch_key, i), state, images[rows], labels[rows])
             losses.append(info.loss)
             if (i + 1) % 100 == 0:
-                report(f"epoch {epoch + 1} step {i + 1}/{per_epoch} loss {np.mean([float(v) for v in losses[-100:]]):.4f}")
-        scores = evaluate(graph, state.params, *test, config.batch)
+                report(
+                    f"epoch {epoch + 1} step {i + 1}/{per_epoch} loss {np.mean([float(v) for v in losses[-100:]]):.4f}"
+                )
+        scores = evaluate(graph, state.params, test, config.batch)
         row = {"epoch": epoch + 1, "train_loss": float(np.mean([float(v) for v in losses])), **scores}
         report(" ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()))
         _append_row(log, row)
         _save_checkpoint(checkpoint, state, config)
     model = nnx.merge(graph, state.params)
     held_out = simulate_set(validation_key, config.slices, config.validation_images, report)
-    scores = evaluate(graph, state.params, *held_out, 1)
+    scores = evaluate(graph, state.params, held_out, 1)
     save_weights(folder / "unet.safetensors", model, config.slices.pixel_size)
     card = {"config": asdict(config), "held_out": scores, "steps": int(state.step)}
     (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")

@@ -7,6 +7,7 @@ from importlib import resources
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from safetensors import SafetensorError, safe_open
@@ -49,7 +50,7 @@ def save_weights(path: Path, model: UNet, pixel_size: float) -> None:
     save_file(flatten(nnx.state(model, nnx.Param).to_pure_dict()), path, metadata=header)
 
 
-def load_weights(path: Path | None = None) -> tuple[UNet, float, str]:
+def load_weights(path: str | Path | None = None) -> tuple[UNet, float, str]:
     """Read a model.
 
     Arguments:
@@ -69,9 +70,13 @@ def load_weights(path: Path | None = None) -> tuple[UNet, float, str]:
         config = UNetConfig(**json.loads(header["config"]))
         model = nnx.eval_shape(lambda: UNet(config, nnx.Rngs(0)))
         graph, state = nnx.split(model)
-        nnx.replace_by_pure_dict(state, unflatten(state.to_pure_dict(), arrays))
+        nnx.replace_by_pure_dict(state, jax.tree.map(jnp.asarray, unflatten(state.to_pure_dict(), arrays)))
     except (OSError, SafetensorError) as error:
-        raise JaxmemError(f"{path}: cannot be read as weights ({error}); give a .safetensors file by `jaxmem train`") from None
+        raise JaxmemError(
+            f"{path}: cannot be read as weights ({error}); give a .safetensors file by `jaxmem train`"
+        ) from None
     except (KeyError, TypeError, ValueError) as error:
-        raise JaxmemError(f"{path}: weights of another architecture ({error}); train them with `jaxmem train`") from None
+        raise JaxmemError(
+            f"{path}: weights of another architecture ({error}); train them with `jaxmem train`"
+        ) from None
     return nnx.merge(graph, state), float(header["pixel_size"]), hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,52 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxmem import anchors
+from jaxmem.ellipse import Ellipse
+
+
+def test_rays_lie_where_the_paper_says():
+    """|AC| = alpha |BC| (Section 5.2, Fig. 15), values are the distances from B."""
+    rng = np.random.default_rng(0)
+    centre = jnp.array([5.0, 6.0, 7.0])
+    b = centre + jnp.asarray(rng.normal(0, 10, (8, 3)), jnp.float32)
+    a = anchors.by_rays(b, centre, 1.2)
+    length = np.linalg.norm(b - centre, axis=1)
+    assert np.allclose(np.linalg.norm(a.points[:8] - centre, axis=1), 1.2 * length, rtol=1e-5)
+    assert np.allclose(np.linalg.norm(a.points[8:] - centre, axis=1), 0.8 * length, rtol=1e-5)
+    assert np.allclose(a.values, np.r_[0.2 * length, -0.2 * length], rtol=1e-4)
+    assert (a.sigma > 0).all()
+
+
+@pytest.mark.parametrize("d", [2, 3])
+def test_ellipsoid_anchors_enclose(d):
+    axes = jnp.array([10.0, 15.0, 20.0][:d])
+    a = anchors.by_ellipsoid(Ellipse(jnp.zeros(d), jnp.diag(1 / axes)), 50)
+    level = np.linalg.norm(a.points / axes, axis=1)
+    assert np.allclose(level[:50], 1.2, rtol=1e-4)
+    assert np.allclose(level[50:], 0.8, rtol=1e-4)
+    assert (a.values[:50] > 0).all()
+    assert (a.values[50:] < 0).all()
+
+
+@pytest.mark.parametrize("alpha", [1.0, 2.0, 0.5])
+def test_alpha_out_of_range(alpha):
+    with pytest.raises(ValueError, match="alpha"):
+        anchors.by_rays(jnp.ones((1, 3)), jnp.zeros(3), alpha)
+    with pytest.raises(ValueError, match="alpha"):
+        anchors.by_ellipsoid(Ellipse(jnp.zeros(3), jnp.eye(3)), 4, alpha)
+
+
+def test_directions_are_even():
+    u = np.asarray(anchors.sphere_directions(300, 3))
+    assert np.allclose(np.linalg.norm(u, axis=1), 1.0, atol=1e-5)
+    assert np.abs(u.mean(0)).max() < 0.02
+    gaps = np.sort(np.linalg.norm(u[:, None] - u[None], axis=-1), 1)[:, 1]
+    assert gaps.min() > 0.6 * gaps.mean()
+
+
+def test_normals_give_both_sides():
+    a = anchors.by_normals(jnp.zeros((1, 3)), jnp.array([[0.0, 0.0, 1.0]]), 4.0)
+    assert a.points.tolist() == [[0, 0, 4], [0, 0, -4]]
+    assert a.values.tolist() == [4, -4]

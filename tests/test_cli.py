@@ -1,0 +1,83 @@
+"""What a user sees: exit codes, one line for a problem, nothing half-written."""
+
+import json
+
+import numpy as np
+import pytest
+
+from jaxmem.cli import main
+
+
+@pytest.fixture(scope="module")
+def mask(shells):
+    return (shells[0] > 0).astype(np.int8)
+
+
+def fails(capsys, arguments, *words):
+    assert main([str(a) for a in arguments]) == 1
+    captured = capsys.readouterr()
+    line = captured.err.strip().splitlines()[-1]
+    assert line.startswith("jaxmem: ")
+    for word in words:
+        assert word in line, line
+
+
+def test_fit_then_evaluate(mrc, shells, mask, tmp_path, capsys):
+    source, run = mrc(mask), tmp_path / "run"
+    assert main(["fit", str(source), "-o", str(run)]) == 0
+    captured = capsys.readouterr()
+    assert "3 membranes" in captured.out
+    for stage in ("grouping", "gaussian process", "surfaces"):
+        assert stage in captured.err
+    truth = mrc(shells[0], name="truth.mrc")
+    assert main(["evaluate", str(run), "--truth", str(truth)]) == 0
+    assert "3 of 3 found" in capsys.readouterr().out
+    scores = json.loads((run / "scores.json").read_text())
+    assert scores["instances"]["matched"] == 3
+    before = (run / "labels.mrc").read_bytes()
+    fails(capsys, ["fit", source, "-o", run], str(run), "--overwrite")
+    assert (run / "labels.mrc").read_bytes() == before
+    assert main(["fit", str(source), "-o", str(run), "--overwrite", "--quiet", "--obj", "--instances"]) == 0
+    assert capsys.readouterr().err == ""
+    other = mrc(np.ones((2, 4, 4), np.int8), name="other.mrc")
+    fails(capsys, ["evaluate", run, "--truth", other], "other.mrc", "shape")
+    fails(capsys, ["evaluate", run, "--truth", truth, other], "exactly one")
+    (tmp_path / "bad.npz").write_text("x")
+    fails(capsys, ["evaluate", run, "--truth", truth, tmp_path / "bad.npz"], "bad.npz")
+
+
+def test_segment_of_nothing_succeeds(mrc, tmp_path, capsys):
+    noise = np.random.default_rng(0).normal(size=(24, 80, 80)).astype(np.float32)
+    assert main(["segment", str(mrc(noise)), "-o", str(tmp_path / "run")]) == 0
+    captured = capsys.readouterr()
+    assert "0 membranes" in captured.out
+    assert "no membrane was found" in captured.err
+    assert (tmp_path / "run" / "manifest.json").exists()
+
+
+def test_problems_with_the_input(mrc, tmp_path, capsys):
+    run = tmp_path / "run"
+    fails(capsys, ["segment", tmp_path / "none.mrc", "-o", run], "none.mrc", "no such file")
+    text = tmp_path / "text.mrc"
+    text.write_text("hello")
+    fails(capsys, ["segment", text, "-o", run], "text.mrc", "not an MRC")
+    unknown = mrc(np.zeros((2, 8, 8), np.float32), 1.0)
+    fails(capsys, ["segment", unknown, "-o", run], "--voxel-size")
+    fails(capsys, ["segment", unknown, "-o", run, "--voxel-size", "-3"], "positive")
+    (tmp_path / "c.toml").write_text("[fit]\nx = 1")
+    good = mrc(np.zeros((2, 8, 8), np.float32), name="good.mrc")
+    fails(capsys, ["segment", good, "-o", run, "--config", tmp_path / "c.toml"], "c.toml", "fit.x")
+    (tmp_path / "w.safetensors").write_text("x")
+    (tmp_path / "w.toml").write_text(f'[network]\nweights = "{tmp_path / "w.safetensors"}"')
+    fails(capsys, ["segment", good, "-o", run, "--config", tmp_path / "w.toml"], "w.safetensors")
+    fails(capsys, ["segment", good, "-o", text / "run"], "cannot be written")
+    fails(capsys, ["evaluate", tmp_path, "--truth", good], "not a finished run")
+    assert not run.exists()
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+def test_wrong_words_are_argparse_business(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["segmnt"])
+    assert caught.value.code == 2
+    assert "segment" in capsys.readouterr().err

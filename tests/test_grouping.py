@@ -1,0 +1,134 @@
+import numpy as np
+import pytest
+from scipy.spatial import cKDTree
+
+from jaxmem.grouping import MergeConfig, SelectConfig, describe, merge_regions, midline, select_membranes
+from jaxmem.grouping.shape import evenly, orient
+
+VOXEL = 14.0
+
+
+@pytest.fixture(scope="module")
+def lines(shells):
+    volume, _ = shells
+    return midline((volume > 0).astype(np.float32), 1.3, 0.3), volume
+
+
+def test_midline_is_in_the_middle_with_normals_across(shells, lines):
+    line, _ = lines
+    outer = line.points[np.linalg.norm(line.points - (24, 30, 72), axis=1) < 20]
+    offset = outer - (24, 30, 72)
+    r = np.linalg.norm(offset, axis=1)
+    normals = line.normals[np.linalg.norm(line.points - (24, 30, 72), axis=1) < 20]
+    sides = np.abs(offset[:, 0]) < 8
+    assert abs(np.mean(r[sides]) - 15.0) < 0.15  # smoothing moves a curved ridge inwards
+    assert np.abs(r[sides] - 15.0).max() < 0.6
+    assert np.mean(np.abs((offset * normals).sum(1) / r)[sides]) > 0.98
+
+
+def test_nested_and_neighbouring_spheres_stay_apart(lines):
+    line, volume = lines
+    region = merge_regions(line.points, line.normals, VOXEL, MergeConfig())
+    truth = volume[tuple(line.voxels.T)]
+    for k in (1, 2, 3):
+        mine = truth[region == k]
+        mine = mine[mine > 0]
+        assert (mine == np.bincount(mine).argmax()).all()
+    assert {np.bincount(t[t > 0]).argmax() for t in (truth[region == k] for k in (1, 2, 3))} == {1, 2, 3}
+
+
+def test_merging_crosses_gaps_along_the_curve_only():
+    """Two arcs of a circle join over a gap; the circle inside, which is nearer, does not."""
+    angle = np.deg2rad(np.r_[0:160:2, 180:340:2])
+    arcs = np.stack([30 * np.sin(angle), 30 * np.cos(angle)], 1)
+    inside = np.stack([22 * np.sin(angle), 22 * np.cos(angle)], 1)
+    points = np.concatenate([arcs, inside])
+    normals = points / np.linalg.norm(points, axis=1, keepdims=True)
+    region = merge_regions(points, normals, VOXEL, MergeConfig(gap=230.0))
+    assert len(np.unique(region[: len(arcs)])) == 1
+    assert len(np.unique(region)) == 2
+    assert len(np.unique(merge_regions(points, normals, VOXEL, MergeConfig(gap=60.0)))) == 4
+
+
+def test_equation_1_is_the_distance_of_the_nearest_pair():
+    """Equation (1): what joins first is decided by the nearest pair, here along a straight line with two gaps."""
+    x = np.r_[0:40, 47:80, 92:120].astype(float)
+    points = np.stack([np.zeros_like(x), x], 1)
+    normals = np.tile([1.0, 0.0], (len(x), 1))
+    count = [
+        len(np.unique(merge_regions(points, normals, 1.0, MergeConfig(2.0, gap, support=1))))
+        for gap in (5.0, 9.0, 14.0)
+    ]
+    assert count == [3, 2, 1]
+
+
+def test_no_points_no_regions():
+    assert len(merge_regions(np.zeros((0, 3)), np.zeros((0, 3)), VOXEL, MergeConfig())) == 0
+    line = midline(np.zeros((8, 8, 8), np.float32), 1.0, 0.3)
+    assert select_membranes(line, np.zeros(0, int), (8, 8, 8), VOXEL, SelectConfig()) == []
+
+
+def test_selection_finds_the_spheres_and_drops_noise(lines):
+    line, volume = lines
+    rng = np.random.default_rng(0)
+    stray = rng.uniform((0, 0, 0), volume.shape, (300, 3)).astype(np.float32)
+    normals = rng.normal(size=(300, 3)).astype(np.float32)
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    noisy = line._replace(
+        points=np.concatenate([line.points, stray]),
+        normals=np.concatenate([line.normals, normals]),
+        voxels=np.concatenate([line.voxels, stray.astype(int)]),
+        weight=np.concatenate([line.weight, np.full(300, 0.4, np.float32)]),
+    )
+    region = merge_regions(noisy.points, noisy.normals, VOXEL, MergeConfig())
+    told = []
+    found = select_membranes(noisy, region, volume.shape, VOXEL, SelectConfig(), told.append)
+    assert len(found) == 3
+    assert all(r.closed for r in found)
+    radii = sorted(float(np.mean(1 / np.linalg.svd(r.shape.ellipse.shape, compute_uv=False))) for r in found)
+    assert np.allclose(radii, [10, 15, 19], atol=0.5)
+
+
+def test_touching_spheres_are_split():
+    """One region of two spheres that touch: no ellipsoid fits both, two do."""
+    rng = np.random.default_rng(1)
+    u = rng.normal(size=(9000, 3))
+    u /= np.linalg.norm(u, axis=1, keepdims=True)
+    u = u[np.abs(u[:, 0]) < 0.75]
+    half = len(u) // 2
+    points = np.concatenate([(30, 30, 30) + 15 * u[:half], (30, 30, 60) + 15 * u[half:]]).astype(np.float32)
+    from jaxmem.grouping import Midline
+
+    line = Midline(points, u.astype(np.float32), points.astype(int), np.ones(len(points), np.float32))
+    found = select_membranes(line, np.ones(len(points), int), (60, 60, 90), VOXEL, SelectConfig())
+    assert len(found) == 2
+    assert sorted(round(float(r.shape.ellipse.centre[2])) for r in found) == [30, 60]
+
+
+def test_describe_tells_closed_from_open(lines):
+    line, volume = lines
+    sphere = np.linalg.norm(line.points - (24, 30, 72), axis=1) < 20
+    shape = describe(line.points[sphere], line.normals[sphere], volume.shape)
+    assert shape.expected > 0.9
+    assert shape.radial > 0.95
+    half = sphere & (line.points[:, 2] > 72)
+    cup = describe(line.points[half], line.normals[half], (48, 64, 128))
+    assert cup.expected < 0.75
+
+
+def test_orientation_is_consistent_on_a_sphere():
+    rng = np.random.default_rng(2)
+    u = rng.normal(size=(400, 3))
+    u /= np.linalg.norm(u, axis=1, keepdims=True)
+    flipped = u * rng.choice([-1.0, 1.0], (400, 1))
+    out = orient(20 * u, flipped)
+    side = (out * u).sum(1)
+    assert (side > 0).all() or (side < 0).all()
+
+
+def test_even_thinning():
+    points = np.random.default_rng(3).uniform(0, 50, (5000, 3))
+    chosen = evenly(points, 300)
+    assert 150 < len(chosen) <= 300
+    assert cKDTree(points[chosen]).query(points)[0].max() < 15
+    assert len(evenly(points[:10], 300)) == 10

@@ -1,0 +1,32 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxmem.numerics import bucket_size, map_chunks, pad_to, safe_norm
+
+
+def test_safe_norm_at_zero_and_elsewhere():
+    x = jnp.array([[3.0, 4.0], [0.0, 0.0]])
+    assert np.allclose(safe_norm(x), [5.0, 0.0])
+    slope = jax.jacobian(safe_norm)(x)
+    assert np.allclose(slope[0, 0], [0.6, 0.8])
+    assert np.isfinite(slope).all()
+    assert np.allclose(slope[1, 1], 0.0)
+
+
+@pytest.mark.parametrize("n", [0, 1, 7, 8, 9, 20])
+def test_map_chunks_equals_one_call(n):
+    x = np.arange(n * 2, dtype=np.float32).reshape(n, 2)
+    double, total = map_chunks(jax.jit(lambda a: (2 * a, a.sum(1))), x, 8)
+    assert np.allclose(double, 2 * x)
+    assert np.allclose(total, x.sum(1))
+    assert double.shape == (n, 2)
+
+
+def test_padding_keeps_rows_and_says_which():
+    padded, mask = pad_to(np.arange(3), bucket_size(3, 4))
+    assert padded.tolist() == [0, 1, 2, 2]
+    assert mask.tolist() == [True, True, True, False]
+    with pytest.raises(ValueError, match="between 1 and 2 rows, got 3"):
+        pad_to(np.arange(3), 2)

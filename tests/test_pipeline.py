@@ -1,0 +1,248 @@
+"""The whole way, on small volumes: results a user relies on, and inputs that are odd."""
+
+import json
+import logging
+
+import numpy as np
+import pytest
+
+from jaxmem import Config, JaxmemError, Tomogram, evaluate, fit_mask, load_config, segment
+from jaxmem.io import read_mrc, read_ply
+from jaxmem.pipeline import write_run
+from jaxmem.pipeline.config import PreprocessConfig
+from jaxmem.pipeline.evaluate import Surface, format_scores
+from jaxmem.pipeline.files import read_run
+from jaxmem.pipeline.masks import outline, truth_midlines
+from jaxmem.pipeline.stages import prepared_slices
+from jaxmem.surface import is_watertight
+
+
+@pytest.fixture(scope="session")
+def segmented(phantom):
+    return segment(phantom[0])
+
+
+def surfaces_of(result):
+    return {
+        i: Surface(m.mesh.vertices, m.mesh.normals, m.mesh.sigma, m.mesh.closed)
+        for i, m in enumerate(result.membranes, 1)
+    }
+
+
+def test_segment_finds_the_vesicle_in_noise(phantom, segmented):
+    _, labels = phantom
+    whole = np.where(labels == 4, 1, 0)
+    scores = evaluate(segmented.labels, segmented.semantic, surfaces_of(segmented), whole)
+    best = max(scores["membranes"], key=lambda row: row["dice"])
+    assert best["closed"]
+    assert best["dice"] > 0.7
+    assert best["mean"] < 1.2
+    assert segmented.labels.dtype == np.int16
+    assert segmented.semantic.dtype == np.int8
+    assert (segmented.uncertainty[segmented.labels > 0] > 0).all()
+    assert segmented.seconds["network"] > 0
+    assert any("membranes" in text for text in segmented.decisions)
+
+
+def test_uncertainty_is_larger_on_the_caps(segmented):
+    mesh = max((m.mesh for m in segmented.membranes if m.mesh.closed), key=lambda m: len(m.vertices))
+    up = np.abs(mesh.normals[:, 0])
+    assert mesh.sigma[up > 0.95].mean() > mesh.sigma[up < 0.5].mean()
+
+
+def test_files_of_a_run_lie_on_the_input(tmp_path, phantom, segmented):
+    """A known point, end to end: a mesh vertex in A falls on a labelled voxel of the input's own frame."""
+    tomogram = phantom[0]._replace(
+        origin=(100.0, -200.0, 300.0), header_origin=(100.0, -200.0, 300.0), nstart=(5, 6, 7)
+    )
+    source = tmp_path / "in.mrc"
+    from jaxmem.io import write_mrc
+
+    write_mrc(source, tomogram.data, tomogram)
+    write_run(tmp_path / "run", segmented, tomogram, Config(), source=source, obj=True)
+    names = {str(p.relative_to(tmp_path / "run")) for p in (tmp_path / "run").rglob("*") if p.is_file()}
+    count = len(segmented.membranes)
+    assert names == {
+        "semantic.mrc",
+        "labels.mrc",
+        "uncertainty.mrc",
+        "membranes.csv",
+        "report.html",
+        "manifest.json",
+    } | {f"surfaces/membrane_{i:03d}.{e}" for i in range(1, count + 1) for e in ("ply", "obj")}
+    labels = read_mrc(tmp_path / "run" / "labels.mrc")
+    assert labels.origin == (100.0, -200.0, 300.0)
+    assert labels.nstart == (5, 6, 7)
+    vertices, faces, values = read_ply(tmp_path / "run" / "surfaces" / "membrane_001.ply")
+    index = np.round((vertices - labels.origin) / labels.voxel_size).astype(int)[:, ::-1]
+    inside = ((index >= 0) & (index < labels.data.shape)).all(1)
+    assert (labels.data[tuple(index[inside].T)] == 1).mean() > 0.97
+    assert {"sigma", "seen", "mean_curvature", "gaussian_curvature"} <= set(values)
+    corners = vertices[faces]
+    volume = np.einsum("ij,ij->i", corners[:, 0] - vertices.mean(0), np.cross(corners[:, 1], corners[:, 2])).sum() / 6
+    if is_watertight(faces):
+        assert volume > 0  # outside is outside in xyz
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert len(manifest["input_sha256"]) == len(manifest["weights_sha256"]) == 64
+    assert manifest["config"]["fit"]["alpha"] == 1.2
+    assert {"jax", "jaxmem", "numpy"} <= set(manifest["versions"])
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert report.count("data:image/png;base64,") == 3
+    assert "http://" not in report
+    assert "https://" not in report
+    again, semantic, surfaces = read_run(tmp_path / "run")
+    assert np.array_equal(again.data, segmented.labels)
+    assert np.array_equal(semantic, segmented.semantic)
+    for number, membrane in enumerate(segmented.membranes, 1):
+        assert np.allclose(surfaces[number].vertices, membrane.mesh.vertices, atol=0.02)
+        assert surfaces[number].closed == membrane.mesh.closed
+
+
+def test_noise_alone_gives_an_empty_but_complete_run(tmp_path):
+    rng = np.random.default_rng(0)
+    tomogram = Tomogram(rng.normal(size=(24, 80, 80)).astype(np.float32), 14.0)
+    result = segment(tomogram)
+    assert result.membranes == []
+    assert not result.labels.any()
+    assert any("no membrane was found" in text for text in result.warnings)
+    write_run(tmp_path / "run", result, tomogram, Config())
+    assert (tmp_path / "run" / "report.html").read_text().count("no membrane was found")
+    assert (tmp_path / "run" / "membranes.csv").read_text().startswith("membrane,closed")
+
+
+def test_nan_and_constant_slices_are_said_and_survived(phantom):
+    tomogram, _ = phantom
+    data = np.asarray(tomogram.data, np.float32).copy()[:40]
+    data[3] = 5.0
+    data[7, :10] = np.nan
+    data[9] = np.nan
+    result = segment(tomogram._replace(data=data))
+    assert any("constant slices" in text for text in result.warnings)
+    assert any("NaN" in text for text in result.warnings)
+    assert np.isfinite(result.uncertainty).all()
+
+
+def test_slices_stream_from_a_volume_and_smooth_along_the_beam(phantom):
+    tomogram, _ = phantom
+    data = np.asarray(tomogram.data, np.float32)
+    plain = PreprocessConfig(z_sigma=0.0)
+    alone = list(prepared_slices(data[10:11], 14.0, 14.0, plain, print))
+    among = list(prepared_slices(data[:20], 14.0, 14.0, plain, print))
+    assert np.allclose(alone[0], among[10], atol=1e-5)
+    smooth = list(prepared_slices(data[:20], 14.0, 14.0, PreprocessConfig(), print))
+    assert (
+        np.corrcoef(smooth[10].ravel(), smooth[11].ravel())[0, 1]
+        > np.corrcoef(among[10].ravel(), among[11].ravel())[0, 1]
+    )
+    finer = list(prepared_slices(data[:2], 7.0, 14.0, plain, print))
+    assert finer[0].shape == (38, 40)
+
+
+@pytest.mark.parametrize("shape", [(1, 80, 80), (80, 80)])
+def test_one_slice_is_a_volume(phantom, shape):
+    tomogram, _ = phantom
+    result = segment(
+        tomogram._replace(data=np.asarray(tomogram.data, np.float32)[33:34, :76, :80].reshape(1, 76, 80)[:, :, :76])
+    )
+    assert result.labels.shape == (1, 76, 76)
+
+
+def test_bad_arrays_are_refused():
+    for data in (np.zeros((2, 2, 2), complex), np.zeros((2, 2, 2, 3)), np.zeros((0, 4, 4)), np.array([["a"]])):
+        with pytest.raises(JaxmemError):
+            segment(Tomogram(data, 14.0))
+    with pytest.raises(JaxmemError, match="voxel size"):
+        segment(Tomogram(np.zeros((2, 8, 8)), float("nan")))
+
+
+@pytest.mark.parametrize("instances", [False, True])
+def test_fit_of_a_mask(shells, instances):
+    volume, radii = shells
+    result = fit_mask(Tomogram(volume if instances else (volume > 0).astype(np.int8), 14.0), instances=instances)
+    assert len(result.membranes) == 3
+    assert all(m.mesh.closed for m in result.membranes)
+    found = sorted(
+        float(np.mean(np.linalg.norm(m.mesh.vertices - m.mesh.vertices.mean(0), axis=1))) for m in result.membranes
+    )
+    assert np.allclose(found, sorted(radii.values()), atol=0.5)
+    scores = evaluate(result.labels, result.semantic, surfaces_of(result), volume)
+    assert scores["instances"]["matched"] == 3
+    assert scores["instances"]["invented"] == []
+    assert scores["distance_voxels"]["mean"] < 0.5
+    assert "3 of 3 found" in format_scores(scores)
+
+
+def test_fit_of_filled_labels(shells):
+    z, y, x = np.indices((30, 40, 40), float)
+    filled = (np.sqrt((z - 15) ** 2 + (y - 20) ** 2 + (x - 20) ** 2) < 11).astype(np.int16) * 7
+    result = fit_mask(Tomogram(filled, 10.0), instances=True, filled=True)
+    assert len(result.membranes) == 1
+    r = np.linalg.norm(result.membranes[0].mesh.vertices - (15, 20, 20), axis=1)
+    assert abs(r.mean() - 11) < 0.6
+    band = outline(filled, 2.0)
+    assert set(np.unique(band)) == {0, 7}
+    assert band[15, 20, 20] == 0
+
+
+def test_fit_of_an_empty_mask_and_of_fractions():
+    result = fit_mask(Tomogram(np.zeros((4, 16, 16), np.int8), 10.0))
+    assert result.membranes == []
+    with pytest.raises(JaxmemError, match="--instances"):
+        fit_mask(Tomogram(np.full((4, 16, 16), 0.5), 10.0), instances=True)
+
+
+def test_truth_of_another_shape_is_refused(shells):
+    with pytest.raises(ValueError, match="shape"):
+        evaluate(np.zeros((2, 4, 4), int), np.zeros((2, 4, 4), int), {}, shells[0])
+
+
+def test_midlines_of_a_truth(shells):
+    volume, radii = shells
+    points = truth_midlines(volume)
+    assert set(points) == {1, 2, 3}
+    where, normals = points[3]
+    assert abs(np.median(np.linalg.norm(where - (24, 30, 72), axis=1)) - radii[3]) < 0.3
+    assert where.shape == normals.shape
+
+
+def test_configuration_from_toml(tmp_path):
+    path = tmp_path / "c.toml"
+    path.write_text("[fit]\nalpha = 1.3\nthickness = 60\n[network]\nsymmetries = 1\n")
+    config = load_config(path)
+    assert (config.fit.alpha, config.fit.thickness, config.network.symmetries) == (1.3, 60.0, 1)
+    assert config.merge == Config().merge
+    for text, message in [
+        ("[fit]\nalhpa = 1", "unknown setting 'fit.alhpa'"),
+        ("[fit]\nalpha = 'x'", "'fit.alpha' must be float"),
+        ("fit = 3", "'fit' must be a table"),
+        ("[fit", "not valid TOML"),
+    ]:
+        path.write_text(text)
+        with pytest.raises(JaxmemError, match=message):
+            load_config(path)
+    with pytest.raises(JaxmemError, match="cannot be read"):
+        load_config(tmp_path / "none.toml")
+
+
+def test_the_library_is_silent_unless_asked(shells, capsys):
+    logging.getLogger("jaxmem").handlers.clear()
+    fit_mask(Tomogram(np.zeros((4, 16, 16), np.int8), 10.0))
+    assert capsys.readouterr().out == ""
+
+
+def test_real_masks(data):
+    vesicle = fit_mask(read_mrc(data / "t74_vesicle3.mrc.gz", mask=True))
+    assert [m.mesh.closed for m in vesicle.membranes] == [True]
+    sheet = fit_mask(read_mrc(data / "thylakoid_T1S4M8.mrc.gz", mask=True))
+    assert [m.mesh.closed for m in sheet.membranes] == [False]
+
+
+def test_real_virion(data):
+    """A real slice: one closed outline inside the mask's box, near the mask's own outline."""
+    result = segment(read_mrc(data / "virion_slice.mrc.gz", 5.0))
+    mask = np.asarray(read_mrc(data / "virion_slice_filled_mask.mrc.gz", mask=True).data)[0] > 0
+    closed = [m.mesh for m in result.membranes if m.mesh.closed]
+    assert len(closed) == 1
+    inside = mask[tuple(np.clip(np.round(closed[0].vertices).astype(int), 0, np.array(mask.shape) - 1).T)]
+    assert inside.mean() > 0.9
+    assert np.ptp(closed[0].vertices, axis=0).min() > 100

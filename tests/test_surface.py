@@ -1,0 +1,161 @@
+import jax
+import numpy as np
+import pytest
+
+from jaxmem import gp
+from jaxmem.grouping import describe
+from jaxmem.surface import FitConfig, extract, fit_membranes, is_watertight, paint
+
+SHAPE = (64, 80, 80)
+CENTRE = np.array([32.0, 40.0, 40.0])
+
+
+def sphere(radius, cap=0.8, noise=0.4, spurious=0.0, seed=0, n=6000, centre=CENTRE):
+    rng = np.random.default_rng(seed)
+    u = rng.normal(size=(n, 3))
+    u /= np.linalg.norm(u, axis=1, keepdims=True)
+    u = u[np.abs(u[:, 0]) < cap]
+    r = radius + rng.normal(0, noise, len(u))
+    wrong = rng.uniform(size=len(u)) < spurious
+    r[wrong] += rng.uniform(-8, 8, wrong.sum())
+    return (centre + r[:, None] * u).astype(np.float32), u.astype(np.float32)
+
+
+def surface(points, normals, closed, config=None, shape=SHAPE):
+    config = config or FitConfig()
+    membranes = fit_membranes([points], [normals], [describe(points, normals, shape)], [closed], config)
+    return membranes[0], extract(membranes[0], shape, config)
+
+
+@pytest.fixture(scope="module")
+def ball():
+    return surface(*sphere(20.0), True)
+
+
+def test_a_sphere_without_caps_closes_where_it_should(ball):
+    _, (mesh, _) = ball
+    error = np.linalg.norm(mesh.vertices - CENTRE, axis=1) - 20.0
+    assert mesh.closed
+    assert not mesh.cut
+    assert is_watertight(mesh.faces)
+    assert np.abs(error).mean() < 0.2
+    assert np.abs(error).max() < 1.2
+
+
+def test_vertices_lie_on_the_level_set(ball):
+    membrane, (mesh, _) = ball
+    with jax.enable_x64(True):
+        values = jax.vmap(gp.mean, (None, 0))(membrane.posterior, mesh.vertices[::50] - membrane.centre)
+    assert np.abs(values).max() < 1e-3
+
+
+def test_faces_and_normals_point_outwards(ball):
+    _, (mesh, _) = ball
+    corners = mesh.vertices[mesh.faces][:, :, ::-1]  # xyz
+    across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    outward = corners.mean(1) - CENTRE[::-1]
+    assert ((mesh.normals * (mesh.vertices - CENTRE)).sum(1) > 0).all()
+    assert ((across * outward).sum(1) > 0).mean() > 0.99
+
+
+def test_error_bars_grow_where_nothing_was_seen(ball):
+    _, (mesh, _) = ball
+    height = np.abs(mesh.vertices[:, 0] - CENTRE[0]) / 20.0
+    assert mesh.seen[height < 0.6].all()
+    assert not mesh.seen[height > 0.97].any()
+    assert mesh.sigma[height > 0.97].mean() > 1.3 * mesh.sigma[height < 0.5].mean()
+
+
+def test_curvatures_of_a_sphere(ball):
+    _, (mesh, _) = ball
+    assert abs(np.median(mesh.mean_curvature) * 20.0 - 1.0) < 0.05
+    assert abs(np.median(mesh.gaussian_curvature) * 400.0 - 1.0) < 0.1
+
+
+def test_spurious_points_are_outvoted():
+    _, (mesh, _) = surface(*sphere(20.0, spurious=0.05, seed=1), True)
+    error = np.linalg.norm(mesh.vertices - CENTRE, axis=1) - 20.0
+    assert np.abs(error).mean() < 0.35
+
+
+def test_many_membranes_equal_each_alone():
+    cases = [sphere(r, seed=i) for i, r in enumerate((12.0, 18.0, 20.0))]
+    points, normals = [c[0] for c in cases], [c[1] for c in cases]
+    shapes = [describe(p, n, SHAPE) for p, n in cases]
+    together = fit_membranes(points, normals, shapes, [True] * 3, FitConfig())
+    for i in range(3):
+        alone = fit_membranes([points[i]], [normals[i]], [shapes[i]], [True], FitConfig())[0]
+        assert np.allclose(alone.posterior.weights, together[i].posterior.weights, atol=1e-6)
+        assert alone.noise == pytest.approx(together[i].noise)
+
+
+def test_an_open_sheet_stays_open_and_ends_with_its_points():
+    rng = np.random.default_rng(2)
+    yx = rng.uniform(15, 65, (4000, 2))
+    z = 30 + 3 * np.sin(yx[:, 0] / 12)
+    points = np.c_[z + rng.normal(0, 0.3, len(z)), yx].astype(np.float32)
+    slope = 3 / 12 * np.cos(yx[:, 0] / 12)
+    normals = np.c_[np.ones(len(z)), -slope, np.zeros(len(z))]
+    normals = (normals / np.linalg.norm(normals, axis=1, keepdims=True) * rng.choice([-1, 1], (len(z), 1))).astype(
+        np.float32
+    )
+    _, (mesh, _) = surface(points, normals, False)
+    assert not mesh.closed
+    error = mesh.vertices[:, 0] - (30 + 3 * np.sin(mesh.vertices[:, 1] / 12))
+    inner = ((mesh.vertices[:, 1:] > 18) & (mesh.vertices[:, 1:] < 62)).all(1)
+    assert np.abs(error[inner]).mean() < 0.3
+    assert mesh.vertices[:, 1:].min() > 5
+    assert mesh.vertices[:, 1:].max() < 75
+
+
+def test_a_sphere_cut_by_the_volume_is_not_continued_outside():
+    shape = (20, 80, 80)
+    points, normals = sphere(20.0, cap=1.0, centre=np.array([8.0, 40.0, 40.0]))
+    inside = (points[:, 0] >= 0) & (points[:, 0] < 20)
+    _, (mesh, _) = surface(points[inside], normals[inside], True, shape=shape)
+    assert mesh.cut
+    assert not mesh.closed
+    assert mesh.vertices[:, 0].min() >= -0.5
+    assert mesh.vertices[:, 0].max() <= 19.5
+
+
+def test_labels_have_equal_thickness(ball):
+    _, (mesh, field) = ball
+    labels, sigma = np.zeros(SHAPE, np.int16), np.zeros(SHAPE, np.float32)
+    paint(labels, sigma, 3, mesh, field, 2.0, np.full(SHAPE, np.inf, np.float32))
+    r = np.linalg.norm(np.stack(np.indices(SHAPE), -1) - CENTRE, axis=-1)
+    assert set(np.unique(labels)) == {0, 3}
+    assert (labels[np.abs(r - 20) < 1.3] == 3).mean() > 0.98
+    assert (labels[np.abs(r - 20) > 2.7] == 0).mean() > 0.999
+    assert (sigma[labels == 3] > 0).all()
+    assert (sigma[labels == 0] == 0).all()
+
+
+def test_a_curve_in_one_slice():
+    rng = np.random.default_rng(3)
+    angle = rng.uniform(0.0, 5.0, 400)
+    normals = np.stack([np.sin(angle), np.cos(angle)], 1).astype(np.float32)
+    points = ((50, 60) + (25 + rng.normal(0, 0.3, 400))[:, None] * normals).astype(np.float32)
+    _, (mesh, _) = surface(points, normals, True, shape=(100, 120))
+    error = np.linalg.norm(mesh.vertices - (50, 60), axis=1) - 25
+    assert mesh.closed
+    assert np.abs(error).mean() < 0.4
+    assert abs(np.median(mesh.mean_curvature) * 25 - 1) < 0.1
+
+
+def test_watertightness():
+    tetrahedron = np.array([[0, 1, 2], [0, 3, 1], [1, 3, 2], [2, 3, 0]])
+    assert is_watertight(tetrahedron)
+    assert not is_watertight(tetrahedron[:3])
+    assert not is_watertight(np.zeros((0, 3), int))
+    assert is_watertight(np.array([[0, 1], [1, 2], [2, 0]]))
+    assert not is_watertight(np.array([[0, 1], [1, 2]]))
+
+
+def test_points_that_are_not_finite_give_none_not_nan():
+    points, normals = sphere(20.0)
+    shape = describe(points, normals, SHAPE)
+    bad = points.copy()
+    bad[:, 0] = np.nan
+    with np.errstate(all="ignore"):
+        assert fit_membranes([bad], [normals], [shape], [True], FitConfig()) == [None]
