@@ -29,6 +29,7 @@ class SelectConfig:
             slice, where no missing wedge excuses a gap.
         least_expected: the same among directions where it ought to show.
         least_radial: median |cos| between the points' normals and the ellipsoid's.
+        least_aspect: shortest over longest semi-axis of a closed membrane; the shortest is at least 3 voxels.
         least_density: median number of a region's points about each of them, per square voxel of surface (per voxel of
             curve): a membrane's lie side by side, stray ones do not.
         tolerance: a fragment joins an ellipsoid within so many voxels (plus the ellipsoid's own misfit).
@@ -42,6 +43,7 @@ class SelectConfig:
     least_seen_slice: float = 0.5
     least_expected: float = 0.55
     least_radial: float = 0.8
+    least_aspect: float = 0.2
     least_density: float = 0.8
     tolerance: float = 2.0
 
@@ -57,7 +59,9 @@ class Region(NamedTuple):
 def is_closed(shape: Shape, config: SelectConfig) -> bool:
     """A surface all around a centre, as far as it can be seen."""
     axes = 1.0 / np.linalg.svd(np.asarray(shape.ellipse.shape), compute_uv=False)
-    fits = shape.sigma <= max(2.0, 0.12 * float(axes.min()))
+    # a flat disc of stray points covers an ellipsoid, too
+    solid = axes.min() >= max(3.0, config.least_aspect * axes.max())
+    fits = solid and shape.sigma <= max(2.0, 0.12 * float(axes.min()))
     least_seen = config.least_seen if len(axes) == 3 else config.least_seen_slice
     covered = shape.seen >= least_seen and shape.expected >= config.least_expected
     return fits and covered and shape.radial >= config.least_radial

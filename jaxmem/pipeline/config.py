@@ -23,7 +23,7 @@ class PreprocessConfig:
         rescale_above: slices are resampled to the network's pixel size if the sizes differ by more than this share.
     """
 
-    z_sigma: float = 28.0
+    z_sigma: float = 12.0
     xy_sigma: float = 0.0
     low: float = 0.0
     high: float = 0.0

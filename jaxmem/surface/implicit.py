@@ -37,8 +37,8 @@ class FitConfig:
     ellipsoid: int = 80
     spacing: float = 5.0
     most_points: int = 1400
-    noise: float = 0.8
-    least_noise: float = 0.6
+    noise: float = 1.4
+    least_noise: float = 1.4
     offset: float = 5.0
     max_sigma: float = 2.0
     thickness: float = 0.0

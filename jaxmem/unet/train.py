@@ -33,8 +33,8 @@ class TrainConfig:
 
     network: UNetConfig = field(default_factory=UNetConfig)
     slices: SliceModel = field(default_factory=SliceModel)
-    images: int = 2000
-    test_images: int = 200
+    images: int = 2400
+    test_images: int = 80
     validation_images: int = 10
     epochs: int = 10
     batch: int = 4

@@ -1,0 +1,157 @@
+"""Accuracy, time and memory of the whole command: `python benchmarks/pipeline.py [PART ...]`.
+
+Parts: phantom (cold and warm compilation cache), simulated (tomograms drawn from seeds not used in tuning), masks and
+virion (the folder of real data, `--data`), alpha (Fig. 22 of the paper). Each run is a process of its own, so that time
+includes imports and compilation, and memory is the process's peak.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+PACKAGE = HERE.parent / "jaxmem"
+
+
+def command(arguments: list, cache: Path) -> tuple[float, float]:
+    """Seconds and peak memory (GiB) of a `jaxmem` command."""
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache)}
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-c", "import sys; from jaxmem.cli import main; sys.exit(main())", *map(str, arguments)],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"failed: jaxmem {' '.join(map(str, arguments))}")
+    return time.perf_counter() - start, usage.ru_maxrss / 2**20
+
+
+def scores(run: Path, truth: list, cache: Path, *options: str) -> dict:
+    command(["evaluate", run, "--truth", *truth, *options], cache)
+    return json.loads((run / "scores.json").read_text())
+
+
+def row(name: str, s: dict, seconds: float, memory: float) -> str:
+    i, d, v = s["instances"], s["dice"], s["distance_voxels"] or {}
+    cells = [f"{v[k]:.2f}" if v.get(k) is not None else "-" for k in ("mean", "sides", "caps", "within_95_interval")]
+    found = f"{i['matched']}/{i['truth']}, {len(i['invented'])} invented"
+    return (
+        f"| {name} | {found} | {d['mean_slice']:.3f} | {d['network_mean_slice']:.3f} | "
+        + " | ".join(cells)
+        + f" | {seconds:.0f} | {memory:.2f} |"
+    )
+
+
+HEAD = (
+    "| run | membranes | slice Dice | network alone | distance | sides | caps | in 95 % | s | GiB |\n"
+    "|---|---|---|---|---|---|---|---|---|---|"
+)
+
+
+def phantom(work: Path, cache: Path, _: Path) -> None:
+    data = PACKAGE / "data"
+    truth = [data / "phantom_labels.mrc.gz", data / "phantom_truth.npz"]
+    for name in ("phantom, cold cache", "phantom, warm cache"):
+        used = command(["segment", data / "phantom.mrc.gz", "-o", work / "phantom", "--overwrite", "--quiet"], cache)
+        result = scores(work / "phantom", truth, cache)
+        print(row(name, result, *used), flush=True)
+    closed = [m["closed"] for m in result["membranes"]]
+    print(f"\nphantom: {sum(closed)} of {len(closed)} watertight\n")
+
+
+def simulated(work: Path, cache: Path, _: Path) -> None:
+    import jax
+    import numpy as np
+
+    from jaxmem.io import write_mrc
+    from jaxmem.simulate import VolumeModel, simulate_tomogram
+    from jaxmem.types import Tomogram
+
+    draw = jax.jit(simulate_tomogram, static_argnums=1)
+    for seed in (101, 102, 103, 104, 105, 106):
+        made = draw(jax.random.key(seed), VolumeModel())
+        labels = np.asarray(made.labels, np.int16)
+        numbers = [int(i) + 1 for i in np.flatnonzero(made.present)]
+        tomogram = Tomogram(np.asarray(made.data), 14.0)
+        write_mrc(work / "t.mrc", tomogram.data, tomogram)
+        write_mrc(work / "l.mrc", labels, tomogram)
+        arrays = {f"points_{i}": made.points[i - 1] for i in numbers} | {
+            f"normals_{i}": made.normals[i - 1] for i in numbers
+        }
+        np.savez(work / "p.npz", **{k: np.asarray(v) for k, v in arrays.items()})
+        used = command(["segment", work / "t.mrc", "-o", work / "sim", "--overwrite", "--quiet"], cache)
+        print(
+            row(f"simulated, seed {seed}", scores(work / "sim", [work / "l.mrc", work / "p.npz"], cache), *used),
+            flush=True,
+        )
+
+
+def masks(work: Path, cache: Path, data: Path) -> None:
+    for name, options in (
+        ("t74_vesicle3", []),
+        ("thylakoid_T1S2M15", []),
+        ("AP_autophagosome", ["--instances"]),
+        ("AP_autophagosome", []),
+    ):
+        file = data / f"{name}.mrc.gz"
+        used = command(["fit", file, "-o", work / "fit", "--overwrite", "--quiet", *options], cache)
+        print(row(" ".join([name, *options]), scores(work / "fit", [file], cache), *used), flush=True)
+
+
+def virion(work: Path, cache: Path, data: Path) -> None:
+    used = command(
+        ["segment", data / "virion_slice.mrc.gz", "-o", work / "v", "--voxel-size", 5, "--overwrite", "--quiet"], cache
+    )
+    truth = [data / "virion_slice_filled_mask.mrc.gz"]
+    print(
+        row("virion slice, against the mask's outline", scores(work / "v", truth, cache, "--filled"), *used), flush=True
+    )
+    import numpy as np
+    from scipy.ndimage import binary_fill_holes
+
+    from jaxmem.io import read_mrc
+    from jaxmem.metrics import dice
+
+    labels = np.asarray(read_mrc(work / "v" / "labels.mrc", 5.0).data)[0]
+    mask = np.asarray(read_mrc(truth[0], mask=True).data)[0] > 0
+    print(
+        f"\nvirion: Dice of the filled outline with the filled mask {dice(binary_fill_holes(labels > 0), mask):.3f}\n"
+    )
+
+
+def alpha(work: Path, cache: Path, _: Path) -> None:
+    data = PACKAGE / "data"
+    truth = [data / "phantom_labels.mrc.gz", data / "phantom_truth.npz"]
+    for value in (1.1, 1.2, 1.3):
+        (work / "a.toml").write_text(f"[fit]\nalpha = {value}\n")
+        arguments = ["segment", data / "phantom.mrc.gz", "-o", work / "a", "--overwrite", "--quiet"]
+        used = command([*arguments, "--config", work / "a.toml"], cache)
+        print(row(f"phantom, alpha = {value}", scores(work / "a", truth, cache), *used), flush=True)
+
+
+def main() -> None:
+    parts = {f.__name__: f for f in (phantom, simulated, masks, virion, alpha)}
+    parser = argparse.ArgumentParser()
+    parser.add_argument("parts", nargs="*", choices=[[], *parts], default=[])
+    parser.add_argument("--data", type=Path, default=HERE.parents[1] / "shared" / "data")
+    args = parser.parse_args()
+    print(HEAD)
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        for name in args.parts or parts:
+            parts[name](work, work / "cache", args.data)
+    print(
+        f"\npeak memory of this script's children: {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20:.2f} GiB"
+    )
+
+
+if __name__ == "__main__":
+    main()
