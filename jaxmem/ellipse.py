@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from jaxmem.numerics import safe_norm
 from jaxmem.types import Scalar
 
 
@@ -20,10 +21,11 @@ class Ellipse(NamedTuple):
 
 
 class EllipseFit(NamedTuple):
-    """A fitted ellipse, the robust standard deviation of its residuals in voxels, and whether the fit is usable."""
+    """A fitted ellipse, the robust standard deviation of its residuals in voxels, the cost, and whether it is usable."""
 
     ellipse: Ellipse
     sigma: Float[Array, ""]
+    cost: Float[Array, ""]
     success: Bool[Array, ""]
 
 
@@ -64,6 +66,15 @@ def moments(points: Float[Array, "n d"], mask: Bool[Array, " n"]) -> Ellipse:
     # precision = M^T M with M lower triangular: a Cholesky factor of the reversed matrix
     flip = jnp.linalg.cholesky(precision[::-1, ::-1])
     return Ellipse(centre, flip.T[::-1, ::-1])
+
+
+def sphere_through(points: Float[Array, "n d"], mask: Bool[Array, " n"]) -> Ellipse:
+    """The sphere (circle) about the points' mean with their mean distance as radius: a cold start without elongation."""
+    d = points.shape[1]
+    weight = mask.astype(points.dtype) / jnp.maximum(mask.sum(), 1)
+    centre = weight @ points
+    radius = weight @ safe_norm(points - centre)
+    return Ellipse(centre, jnp.eye(d, dtype=points.dtype) / jnp.maximum(radius, 1e-3))
 
 
 def _pack(ellipse: Ellipse, scale: Array) -> Array:
@@ -133,12 +144,12 @@ def fit(
         )
 
     damping = jnp.asarray(1e-2, points.dtype)
-    theta, _, _ = jax.lax.fori_loop(0, iterations, step, (start, damping, cost(start)))
+    theta, _, value = jax.lax.fori_loop(0, iterations, step, (start, damping, cost(start)))
     ellipse = _unpack(theta, d, scale)
     r = jnp.where(mask, jnp.abs(residuals(theta)) * noise, jnp.nan)
     sigma = 1.4826 * jnp.nanmedian(r)
     enough = mask.sum() >= d + 1
-    return EllipseFit(ellipse, sigma, enough & jnp.all(jnp.isfinite(theta)) & jnp.isfinite(sigma))
+    return EllipseFit(ellipse, sigma, value, enough & jnp.all(jnp.isfinite(theta)) & jnp.isfinite(sigma))
 
 
 def fit_sequence(
@@ -163,7 +174,7 @@ def fit_sequence(
     def advance(carry, row):
         result = fit(*row, carry, prior_sigma=prior_sigma, noise=noise)
         ellipse = jax.tree.map(lambda new, old: jnp.where(result.success, new, old), result.ellipse, carry)
-        return ellipse, EllipseFit(ellipse, result.sigma, result.success)
+        return ellipse, EllipseFit(ellipse, result.sigma, result.cost, result.success)
 
     order = jnp.arange(len(points))
     _, upward = jax.lax.scan(lambda c, i: advance(c, (points[i], mask[i] & (i > seed))), first.ellipse, order)

@@ -61,7 +61,7 @@ def is_closed(shape: Shape, config: SelectConfig) -> bool:
     axes = 1.0 / np.linalg.svd(np.asarray(shape.ellipse.shape), compute_uv=False)
     # a flat disc of stray points covers an ellipsoid, too
     solid = axes.min() >= max(3.0, config.least_aspect * axes.max())
-    fits = solid and shape.sigma <= max(2.0, 0.12 * float(axes.min()))
+    fits = bool(solid) and shape.sigma <= max(2.0, 0.12 * float(axes.min()))
     least_seen = config.least_seen if len(axes) == 3 else config.least_seen_slice
     covered = shape.seen >= least_seen and shape.expected >= config.least_expected
     return fits and covered and shape.radial >= config.least_radial
@@ -79,10 +79,18 @@ def surface_density(points: Float[np.ndarray, "n d"], radius: float = 4.0) -> fl
     return float(np.median(count)) / (np.pi * radius**2 if points.shape[1] == 3 else 2.0 * radius)
 
 
-def _split(line: Midline, index: np.ndarray, volume_shape: tuple[int, ...], least: float, config: SelectConfig):
+def _split(
+    line: Midline,
+    index: np.ndarray,
+    volume_shape: tuple[int, ...],
+    least: float,
+    most_sigma: float,
+    config: SelectConfig,
+):
     """Two ellipsoids for a region that one does not fit: alternate between assigning points and fitting.
 
-    Returns the two parts, or None unless at least one of them is a closed membrane: an open sheet is left whole.
+    Returns the two parts, or None unless at least one of them is a closed membrane, whose points agree with its ellipsoid
+    within `most_sigma`: an open sheet is left whole.
     """
     points, normals = line.points[index], line.normals[index]
     centred = points - points.mean(0)
@@ -102,7 +110,8 @@ def _split(line: Midline, index: np.ndarray, volume_shape: tuple[int, ...], leas
         if (new == side).mean() > 0.999:
             break
         side = new
-    if not any(is_closed(s, config) and part.sum() >= least for s, part in zip(shapes, (~side, side))):
+    pairs = zip(shapes, (~side, side))
+    if not any(is_closed(s, config) and part.sum() >= least and s.sigma < most_sigma for s, part in pairs):
         return None
     return index[~side], index[side]
 
@@ -150,6 +159,12 @@ def _resolve(line, region, volume_shape, voxel_size, least, config, report) -> d
         attempts += 1
         if is_closed(shape, config):
             off = ~_on(shape, line.points[index], line.normals[index], config.tolerance)
+            mixed = off.mean() > 0.15 and attempts < _MOST_ATTEMPTS
+            parts = _split(line, index, volume_shape, least, 0.8 * shape.sigma, config) if mixed else None
+            if parts is not None:
+                report(f"a region of {len(index)} points was split into {len(parts[0])} and {len(parts[1])}")
+                queue += parts
+                continue
             if off.sum() >= 0.25 * least and attempts < _MOST_ATTEMPTS:
                 rest = index[off]
                 part = merge_regions(line.points[rest], line.normals[rest], voxel_size, MergeConfig())
@@ -158,7 +173,7 @@ def _resolve(line, region, volume_shape, voxel_size, least, config, report) -> d
                 index = index[~off]
                 shape = describe(line.points[index], line.normals[index], volume_shape)
         elif len(index) >= 2 * least and attempts < _MOST_ATTEMPTS:
-            parts = _split(line, index, volume_shape, least, config)
+            parts = _split(line, index, volume_shape, least, np.inf, config)
             if parts is not None:
                 report(f"a region of {len(index)} points was split into {len(parts[0])} and {len(parts[1])}")
                 queue += parts

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 from scipy.sparse import coo_matrix
@@ -34,7 +35,10 @@ class Shape(NamedTuple):
 
 @jax.jit
 def _fit(points, mask):
-    return ell.fit(points, mask, ell.moments(points, mask), prior_sigma=3.0, noise=2.0, iterations=60)
+    """The better of two starts: with the caps missing, elongated ellipsoids are local minima."""
+    starts = jax.tree.map(lambda *a: jnp.stack(a), ell.moments(points, mask), ell.sphere_through(points, mask))
+    results = jax.vmap(lambda start: ell.fit(points, mask, start, prior_sigma=3.0, noise=2.0, iterations=60))(starts)
+    return jax.tree.map(lambda a: a[jnp.argmin(results.cost)], results)
 
 
 _distances = jax.jit(jax.vmap(ell.distance, (None, 0)))
