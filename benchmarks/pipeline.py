@@ -114,17 +114,8 @@ def virion(work: Path, cache: Path, data: Path) -> None:
     print(
         row("virion slice, against the mask's outline", scores(work / "v", truth, cache, "--filled"), *used), flush=True
     )
-    import numpy as np
-    from scipy.ndimage import binary_fill_holes
-
-    from jaxmem.io import read_mrc
-    from jaxmem.metrics import dice
-
-    labels = np.asarray(read_mrc(work / "v" / "labels.mrc", 5.0).data)[0]
-    mask = np.asarray(read_mrc(truth[0], mask=True).data)[0] > 0
-    print(
-        f"\nvirion: Dice of the filled outline with the filled mask {dice(binary_fill_holes(labels > 0), mask):.3f}\n"
-    )
+    filled = json.loads((work / "v" / "scores.json").read_text())["membranes"]
+    print(f"\nvirion: Dice of the filled outline with the filled mask {[round(m['dice'], 3) for m in filled]}\n")
 
 
 def alpha(work: Path, cache: Path, _: Path) -> None:

@@ -10,6 +10,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from jaxmem import __version__
 from jaxmem.types import JaxmemError
 
@@ -108,19 +110,22 @@ def _run(args, tomogram, config, source, command, function) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
+    from jaxmem.metrics import match_instances
     from jaxmem.pipeline import evaluate, format_scores
     from jaxmem.pipeline.files import read_run, read_truth
-    from jaxmem.pipeline.masks import band_thickness, outline
+    from jaxmem.pipeline.masks import band_thickness, fill, outline
 
     labels, semantic, surfaces = read_run(args.run)
     truth, points = read_truth(args.truth)
-    if args.filled:
+    matching = None
+    if args.filled and truth.shape == labels.data.shape:
+        matching = match_instances(fill(np.asarray(labels.data)), truth)
         truth = outline(truth, 0.5 * band_thickness(labels.data > 0))
     if truth.shape != labels.data.shape:
         raise JaxmemError(
             f"{args.truth[0]}: has shape {truth.shape}, the run {labels.data.shape}; give the truth of the same volume"
         )
-    scores = evaluate(labels.data, semantic, surfaces, truth, points, labels.voxel_size)
+    scores = evaluate(labels.data, semantic, surfaces, truth, points, labels.voxel_size, matching)
     out = args.json or args.run / "scores.json"
     partial = out.with_suffix(".partial")
     try:

@@ -73,8 +73,8 @@ def slices_figure(tomogram: Tomogram, semantic: np.ndarray, labels: np.ndarray, 
 def side_figure(tomogram: Tomogram, labels: np.ndarray) -> Figure:
     """The xz view through the middle of the largest membrane: where the missing wedge takes the caps."""
     data = tomogram.data
-    count = (labels > 0).sum((0, 2))
-    y = int(count.argmax()) if count.any() else data.shape[1] // 2
+    rows = np.nonzero(labels == 1)[1]
+    y = int(rows.mean()) if len(rows) else data.shape[1] // 2
     figure = Figure(figsize=(10, max(2.0, 10 * data.shape[0] / data.shape[2])))
     axes = figure.add_subplot(1, 1, 1)
     _grey(axes, np.asarray(data[:, max(0, y - 1) : y + 2], np.float32).mean(1))

@@ -30,6 +30,7 @@ class SelectConfig:
         least_expected: the same among directions where it ought to show.
         least_radial: median |cos| between the points' normals and the ellipsoid's.
         least_aspect: shortest over longest semi-axis of a closed membrane; the shortest is at least 3 voxels.
+        least_open_probability: mean smoothed probability along an open membrane.
         least_density: median number of a region's points about each of them, per square voxel of surface (per voxel of
             curve): a membrane's lie side by side, stray ones do not.
         tolerance: a fragment joins an ellipsoid within so many voxels (plus the ellipsoid's own misfit).
@@ -44,6 +45,7 @@ class SelectConfig:
     least_expected: float = 0.55
     least_radial: float = 0.8
     least_aspect: float = 0.2
+    least_open_probability: float = 0.5
     least_density: float = 0.8
     tolerance: float = 2.0
 
@@ -229,8 +231,10 @@ def select_membranes(
     for index, shape in described.values():
         closed = is_closed(shape, config)
         density = surface_density(line.points[index])
-        if len(index) < (least if closed else least_open) or density < config.least_density:
-            reason = f"{len(index)} points, {density:.2f} per square voxel, seen {shape.seen:.0%} as an ellipsoid"
+        probability = float(line.weight[index].mean())
+        faint = not closed and probability < config.least_open_probability
+        if len(index) < (least if closed else least_open) or density < config.least_density or faint:
+            reason = f"{len(index)} points, {density:.2f} per voxel, probability {probability:.2f}, seen {shape.seen:.0%} as an ellipsoid"
             report(f"dropped a region at {np.round(line.points[index].mean(0)).astype(int).tolist()}: {reason}")
             continue
         found.append(Region(np.sort(index), shape, closed))

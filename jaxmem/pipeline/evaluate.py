@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.spatial import cKDTree
 
-from jaxmem.metrics import coverage, dice, distance_to_surface, match_instances, slice_dice
+from jaxmem.metrics import Matching, coverage, dice, distance_to_surface, match_instances, slice_dice
 from jaxmem.pipeline.masks import truth_midlines
 from jaxmem.types import MEMBRANE
 
@@ -28,6 +28,7 @@ def evaluate(
     truth: np.ndarray,
     truth_points: dict[int, tuple[np.ndarray, np.ndarray]] | None = None,
     voxel_size: float = 1.0,
+    matching: Matching | None = None,
 ) -> dict[str, Any]:
     """Compare a result with a truth.
 
@@ -39,6 +40,8 @@ def evaluate(
         truth_points: for each true instance, points on its mid-surface and their normals, zyx voxels; from the mask's
             midline when None.
         voxel_size: A.
+        matching: which instances belong together, where their labels' overlap is not the way to tell; from
+            `match_instances` of filled shapes for instance, whose Dice the membranes' rows then show.
 
     Returns:
         A dictionary of plain numbers for JSON. Distances are from the truth to the surface, in voxels; caps, where the
@@ -50,7 +53,7 @@ def evaluate(
     if truth.shape != labels.shape:
         raise ValueError(f"truth has shape {truth.shape}, the result {labels.shape}")
     points = truth_points if truth_points is not None else truth_midlines(truth)
-    matching = match_instances(labels, truth)
+    matching = match_instances(labels, truth) if matching is None else matching
     per_slice, network = slice_dice(labels > 0, truth > 0), slice_dice(semantic == MEMBRANE, truth > 0)
     with_truth = (truth > 0).any((1, 2))
     rows, everything = [], []

@@ -52,6 +52,8 @@ def fit_mask(
     sigma = float(np.clip(0.45 * thickness, 0.8, 4.0))
     run.decide(f"the mask's membranes are about {thickness:.1f} voxels thick; midlines are smoothed by {sigma:.2f}")
     config = replace(config, midline=replace(config.midline, threshold=0.3 if thickness >= 2 else 0.2))
+    # a mask's ridge has no probability to go by
+    config = replace(config, select=replace(config.select, least_open_probability=0.0))
     if config.fit.thickness <= 0:
         config = replace(config, fit=replace(config.fit, thickness=thickness * mask.voxel_size))
     flat = data.shape[0] == 1
@@ -84,6 +86,15 @@ def outline(filled: np.ndarray, half_width: float = 0.0) -> np.ndarray:
         return line
     distance, nearest = ndimage.distance_transform_edt(line == 0, return_indices=True)
     return np.where(distance <= half_width, line[tuple(nearest)], 0)
+
+
+def fill(labels: np.ndarray) -> np.ndarray:
+    """Each instance with its inside, slice by slice; of nested ones the inner keeps its place."""
+    out = np.zeros_like(labels)
+    for value in sorted(np.unique(labels[labels > 0]), key=lambda v: -int((labels == v).sum())):
+        for z in np.flatnonzero((labels == value).any((1, 2))):
+            out[z][ndimage.binary_fill_holes(labels[z] == value)] = value
+    return out
 
 
 def band_thickness(mask: np.ndarray) -> float:
