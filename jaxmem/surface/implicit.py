@@ -101,6 +101,10 @@ def _anchors_open(points, normals, others: cKDTree | None, config: FitConfig) ->
 def _problem(points, normals, shape: Shape, closed: bool, others, config: FitConfig):
     """Choose the points to condition on, add the anchors, and centre everything."""
     d = points.shape[1]
+    # thinning to one point a cell would favour stray ones, which have their cells to themselves
+    company = cKDTree(points).query_ball_point(points, 4.0, return_length=True, workers=-1)
+    settled = company >= 0.35 * np.median(company)
+    points, normals = points[settled], normals[settled]
     cells = len(np.unique(np.floor(points / config.spacing).astype(int), axis=0))
     chosen = evenly(points, int(np.clip(cells, 8, config.most_points)))
     data = points[chosen]
