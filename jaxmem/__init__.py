@@ -6,6 +6,7 @@
 The method is that of Zhou et al. 2023 (J. Comput. Sci. 66, 101904). Every stage is a module of its own.
 """
 
+import logging as _logging
 from importlib.metadata import version as _version
 
 from jaxmem.pipeline import Config as Config
@@ -16,5 +17,7 @@ from jaxmem.pipeline import load_config as load_config
 from jaxmem.pipeline import segment as segment
 from jaxmem.types import JaxmemError as JaxmemError
 from jaxmem.types import Tomogram as Tomogram
+
+_logging.getLogger("jaxmem").addHandler(_logging.NullHandler())
 
 __version__ = _version("jaxmem")

@@ -84,7 +84,7 @@ def _fit(args: argparse.Namespace) -> int:
     def fit(tomogram, config, progress):
         return fit_mask(tomogram, config, progress, instances=args.instances, filled=args.filled)
 
-    mask = read_mrc(args.mask, args.voxel_size, mask=True)
+    mask = read_mrc(args.mask, args.voxel_size)
     return _run(args, mask, load_config(args.config), args.mask, "fit", fit)
 
 
@@ -93,7 +93,7 @@ def _run(args, tomogram, config, source, command, function) -> int:
     from jaxmem.pipeline import write_run
 
     bars = _prepare(args.quiet)
-    OutputFolder(args.output, args.overwrite).check()  # before the work, not after it
+    OutputFolder(args.output, args.overwrite).check()
     start = time.perf_counter()
     log.info("%s: %s voxels (x, y, z) of %.2f A", source, tomogram.data.shape[::-1], tomogram.voxel_size)
     try:
@@ -116,16 +116,17 @@ def _evaluate(args: argparse.Namespace) -> int:
     from jaxmem.pipeline.masks import band_thickness, fill, outline
 
     labels, semantic, surfaces = read_run(args.run)
+    found = np.asarray(labels.data)
     truth, points = read_truth(args.truth)
     matching = None
     if args.filled and truth.shape == labels.data.shape:
-        matching = match_instances(fill(np.asarray(labels.data)), truth)
-        truth = outline(truth, 0.5 * band_thickness(labels.data > 0))
+        matching = match_instances(fill(found), truth)
+        truth = outline(truth, 0.5 * band_thickness(found > 0))
     if truth.shape != labels.data.shape:
         raise JaxmemError(
             f"{args.truth[0]}: has shape {truth.shape}, the run {labels.data.shape}; give the truth of the same volume"
         )
-    scores = evaluate(labels.data, semantic, surfaces, truth, points, labels.voxel_size, matching)
+    scores = evaluate(found, semantic, surfaces, truth, points, labels.voxel_size, matching)
     out = args.json or args.run / "scores.json"
     partial = out.with_suffix(".partial")
     try:
@@ -236,5 +237,5 @@ def main(argv: list[str] | None = None) -> int:
         print(f"jaxmem: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("jaxmem: interrupted; nothing was written", file=sys.stderr)
+        print("jaxmem: interrupted", file=sys.stderr)
         return 130

@@ -33,7 +33,8 @@ def _png(figure: Figure) -> str:
 
 
 def _grey(axes, image: np.ndarray) -> None:
-    low, high = np.nanpercentile(image, [0.5, 99.5]) if np.isfinite(image).any() else (0.0, 1.0)
+    finite = image[np.isfinite(image)]
+    low, high = np.percentile(finite, [0.5, 99.5]) if finite.size else (0.0, 1.0)
     axes.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), interpolation="nearest")
     axes.set_axis_off()
 
@@ -98,7 +99,7 @@ def surfaces_figure(membranes: list, voxel_size: float) -> Figure:
         axes = figure.add_subplot(rows, columns, number)
         panels.append(axes)
         if mesh.vertices.shape[1] == 3:
-            # a view from the front and a little above; the nearer half only, far faces first
+            # a view from the front and a little above; far faces are painted first
             turn = np.deg2rad(20.0)
             depth = mesh.vertices[:, 1] * np.cos(turn) - mesh.vertices[:, 0] * np.sin(turn)
             screen = np.stack(
@@ -152,7 +153,7 @@ def write_report(
 
     parts += ["<h2>Slices</h2>", picture(slices_figure(tomogram, result.semantic, result.labels),
               "Top: the data. Middle: what the network calls membrane. Bottom: the fitted membranes.")]  # fmt: skip
-    if tomogram.data.shape[0] > 1:
+    if tomogram.data.shape[0] > 5:
         parts += ["<h2>From the side</h2>", picture(side_figure(tomogram, result.labels),
                   "The beam runs from top to bottom; caps are inferred where nothing is visible.")]  # fmt: skip
     if rows:

@@ -105,6 +105,8 @@ def test_derivatives_equal_automatic_ones_and_differences(kernel, d):
     step = 1e-5 * np.eye(d)
     differences = [(gp.mean(posterior, q + e) - gp.mean(posterior, q - e)) / 2e-5 for e in step]
     assert np.allclose(slope, differences, atol=1e-5)
+    assert np.array_equal(gp.gradient(posterior, q), slope)
+    assert np.array_equal(gp.hessian(posterior, q), bend)
     at_data = gp.derivatives(posterior, x[0])
     assert all(np.isfinite(a).all() for a in at_data)
 
@@ -131,6 +133,13 @@ def test_failure_is_a_code_and_shapes_are_checked():
     assert not bool(bad.success)
     with pytest.raises((ValueError, TypeCheckError)):
         gp.fit(k, x, y[:5], jnp.ones(len(y)))
+
+
+def test_variance_beyond_the_valid_ball_is_the_priors():
+    k, x, y = make(gp.Cubic, 3)
+    posterior = gp.fit(k, x, y, jnp.ones(len(y)))
+    assert float(gp.variance(posterior, jnp.full(3, 500.0))) == pytest.approx(100.0)
+    assert float(gp.variance(posterior, x[0])) < 2.0
 
 
 def test_dtype_follows_the_input():

@@ -6,7 +6,7 @@ import mrcfile
 import numpy as np
 import pytest
 
-from jaxmem.io import OutputFolder, read_mrc, read_ply, write_mrc, write_obj, write_ply
+from jaxmem.io import OutputFolder, as_instances, read_mrc, read_ply, write_mrc, write_obj, write_ply
 from jaxmem.types import JaxmemError, Tomogram
 
 DTYPES = [np.int8, np.int16, np.float32, np.uint16, np.float16]
@@ -107,6 +107,23 @@ def test_bad_files_are_named_in_one_line(mrc, spoil, message):
     assert "\n" not in str(caught.value)
 
 
+def test_flipped_bytes_in_compressed_files(mrc):
+    path = mrc(np.random.default_rng(0).normal(size=(8, 32, 32)).astype(np.float32), name="a.mrc.gz")
+    raw = bytearray(path.read_bytes())
+    raw[2000:2050] = b"x" * 50
+    path.write_bytes(raw)
+    with pytest.raises(JaxmemError, match="cannot be read"):
+        read_mrc(path)
+
+
+def test_labels_are_whole_numbers_from_zero():
+    assert as_instances(np.array([-1, 0, 5], np.int8), "a").tolist() == [255, 0, 5]
+    assert as_instances(np.array([0.0, 2.0]), "a").dtype == np.int64
+    for bad in (np.array([0.5]), np.array([-2.0]), np.array([np.nan]), np.array([-300], np.int16)):
+        with pytest.raises(JaxmemError, match="name: labels must be whole"):
+            as_instances(bad, "name")
+
+
 @pytest.mark.parametrize("compress", [gzip.compress, bz2.compress])
 def test_broken_compression(mrc, compress):
     suffix = ".gz" if compress is gzip.compress else ".bz2"
@@ -120,7 +137,7 @@ def test_given_voxel_size_wins_and_masks_need_none(mrc):
     path = mrc(volume())
     patch(path, 40, "<3f", 0.0, 0.0, 0.0)
     assert read_mrc(path, 12.5).voxel_size == 12.5
-    assert read_mrc(path, mask=True).voxel_size == 1.0
+    assert read_mrc(path, labels=True).voxel_size == 1.0
     with pytest.raises(JaxmemError, match="positive"):
         read_mrc(path, -1.0)
 
@@ -177,8 +194,10 @@ def test_overwriting_takes_only_earlier_runs(tmp_path):
 
 def test_unwritable_place(tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(JaxmemError, match="cannot be written"), OutputFolder(tmp_path / "file" / "run"):
-        pass
+    with pytest.raises(JaxmemError, match="cannot be written"):
+        OutputFolder(tmp_path / "file" / "run").check()
+    OutputFolder(tmp_path / "good").check()
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
 def test_world_of_a_real_header(data):

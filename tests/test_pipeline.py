@@ -10,7 +10,7 @@ from jaxmem import Config, JaxmemError, Tomogram, evaluate, fit_mask, load_confi
 from jaxmem.io import read_mrc, read_ply
 from jaxmem.pipeline import write_run
 from jaxmem.pipeline.config import PreprocessConfig
-from jaxmem.pipeline.evaluate import Surface, format_scores
+from jaxmem.pipeline.evaluate import format_scores
 from jaxmem.pipeline.files import read_run
 from jaxmem.pipeline.masks import outline, truth_midlines
 from jaxmem.pipeline.stages import prepared_slices
@@ -22,17 +22,10 @@ def segmented(phantom):
     return segment(phantom[0])
 
 
-def surfaces_of(result):
-    return {
-        i: Surface(m.mesh.vertices, m.mesh.normals, m.mesh.sigma, m.mesh.closed)
-        for i, m in enumerate(result.membranes, 1)
-    }
-
-
 def test_segment_finds_the_vesicle_in_noise(phantom, segmented):
     _, labels = phantom
     whole = np.where(labels == 4, 1, 0)
-    scores = evaluate(segmented.labels, segmented.semantic, surfaces_of(segmented), whole)
+    scores = evaluate(segmented.labels, segmented.semantic, segmented.surfaces(), whole)
     best = max(scores["membranes"], key=lambda row: row["dice"])
     assert best["closed"]
     assert best["dice"] > 0.7
@@ -138,13 +131,25 @@ def test_slices_stream_from_a_volume_and_smooth_along_the_beam(phantom):
     assert finer[0].shape == (38, 40)
 
 
-@pytest.mark.parametrize("shape", [(1, 80, 80), (80, 80)])
-def test_one_slice_is_a_volume(phantom, shape):
-    tomogram, _ = phantom
-    result = segment(
-        tomogram._replace(data=np.asarray(tomogram.data, np.float32)[33:34, :76, :80].reshape(1, 76, 80)[:, :, :76])
-    )
-    assert result.labels.shape == (1, 76, 76)
+@pytest.mark.parametrize("slices", [0, 1, 2, 5])
+def test_few_slices_and_images_are_fitted_with_curves(slices):
+    """A ring in noise: an image, one slice, and a few; the labels fill all slices, the mesh is a ribbon."""
+    y, x = np.indices((96, 96), float)
+    d = np.hypot(y - 48, x - 50) - 26
+    ring = -np.exp(-0.5 * ((d - 1.5) / 0.8) ** 2) - np.exp(-0.5 * ((d + 1.5) / 0.8) ** 2)
+    shape = (96, 96) if slices == 0 else (slices, 96, 96)
+    data = (4.0 * ring + np.random.default_rng(0).normal(size=shape)).astype(np.float32)
+    tomogram = Tomogram(data, 14.0)
+    result = segment(tomogram)
+    assert result.labels.shape == (max(slices, 1), 96, 96)
+    assert len(result.membranes) == 1
+    assert result.membranes[0].mesh.closed
+    radius = np.linalg.norm(result.membranes[0].mesh.vertices - (48, 50), axis=1)
+    assert abs(radius.mean() - 26) < 0.5
+    truth = np.broadcast_to(np.abs(d) <= 1.8, result.labels.shape).astype(int)
+    scores = evaluate(result.labels, result.semantic, result.surfaces(), truth)
+    assert scores["membranes"][0]["dice"] > 0.8
+    assert scores["distance_voxels"]["mean"] < 0.6
 
 
 def test_bad_arrays_are_refused():
@@ -165,7 +170,7 @@ def test_fit_of_a_mask(shells, instances):
         float(np.mean(np.linalg.norm(m.mesh.vertices - m.mesh.vertices.mean(0), axis=1))) for m in result.membranes
     )
     assert np.allclose(found, sorted(radii.values()), atol=0.5)
-    scores = evaluate(result.labels, result.semantic, surfaces_of(result), volume)
+    scores = evaluate(result.labels, result.semantic, result.surfaces(), volume)
     assert scores["instances"]["matched"] == 3
     assert scores["instances"]["invented"] == []
     assert scores["distance_voxels"]["mean"] < 0.5
@@ -187,8 +192,18 @@ def test_fit_of_filled_labels(shells):
 def test_fit_of_an_empty_mask_and_of_fractions():
     result = fit_mask(Tomogram(np.zeros((4, 16, 16), np.int8), 10.0))
     assert result.membranes == []
-    with pytest.raises(JaxmemError, match="--instances"):
+    with pytest.raises(JaxmemError, match="whole numbers"):
         fit_mask(Tomogram(np.full((4, 16, 16), 0.5), 10.0), instances=True)
+
+
+def test_large_sparse_and_unsigned_instance_numbers(shells):
+    volume, _ = shells
+    big = np.select([volume == 1, volume == 2, volume == 3], [70000, 3_000_000_000, 5], 0)
+    result = fit_mask(Tomogram(big.astype(np.float64), 14.0), instances=True)
+    assert len(result.membranes) == 3
+    assert any("[5, 70000, 3000000000]" in text for text in result.decisions)
+    as_bytes = np.where(volume == 1, 200, volume).astype(np.uint8).view(np.int8)
+    assert len(fit_mask(Tomogram(as_bytes, 14.0), instances=True).membranes) == 3
 
 
 def test_truth_of_another_shape_is_refused(shells):
@@ -216,6 +231,8 @@ def test_configuration_from_toml(tmp_path):
         ("[fit]\nalpha = 'x'", "'fit.alpha' must be float"),
         ("fit = 3", "'fit' must be a table"),
         ("[fit", "not valid TOML"),
+        ("[network]\nsymmetries = 3", "symmetries must be"),
+        ("[fit]\nalpha = 3.0", "alpha must lie"),
     ]:
         path.write_text(text)
         with pytest.raises(JaxmemError, match=message):
@@ -225,22 +242,25 @@ def test_configuration_from_toml(tmp_path):
 
 
 def test_the_library_is_silent_unless_asked(shells, capsys):
-    logging.getLogger("jaxmem").handlers.clear()
+    logger = logging.getLogger("jaxmem")
+    kept, logger.handlers = logger.handlers, [logging.NullHandler()]  # as the package leaves it on import
     fit_mask(Tomogram(np.zeros((4, 16, 16), np.int8), 10.0))
-    assert capsys.readouterr().out == ""
+    logger.handlers = kept
+    captured = capsys.readouterr()
+    assert captured.out == captured.err == ""
 
 
 def test_real_masks(data):
-    vesicle = fit_mask(read_mrc(data / "t74_vesicle3.mrc.gz", mask=True))
+    vesicle = fit_mask(read_mrc(data / "t74_vesicle3.mrc.gz", labels=True))
     assert [m.mesh.closed for m in vesicle.membranes] == [True]
-    sheet = fit_mask(read_mrc(data / "thylakoid_T1S4M8.mrc.gz", mask=True))
+    sheet = fit_mask(read_mrc(data / "thylakoid_T1S4M8.mrc.gz", labels=True))
     assert [m.mesh.closed for m in sheet.membranes] == [False]
 
 
 def test_real_virion(data):
     """A real slice: one closed outline inside the mask's box, near the mask's own outline."""
     result = segment(read_mrc(data / "virion_slice.mrc.gz", 5.0))
-    mask = np.asarray(read_mrc(data / "virion_slice_filled_mask.mrc.gz", mask=True).data)[0] > 0
+    mask = np.asarray(read_mrc(data / "virion_slice_filled_mask.mrc.gz", labels=True).data)[0] > 0
     closed = [m.mesh for m in result.membranes if m.mesh.closed]
     assert len(closed) == 1
     inside = mask[tuple(np.clip(np.round(closed[0].vertices).astype(int), 0, np.array(mask.shape) - 1).T)]

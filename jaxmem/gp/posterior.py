@@ -80,10 +80,16 @@ def mean(posterior: Posterior, point: Float[Array, " d"]) -> Float[Array, ""]:
 
 
 def variance(posterior: Posterior, point: Float[Array, " d"]) -> Float[Array, ""]:
-    """Posterior variance at one point (paper, equation 4: K22 - K21 K11^-1 K12), never negative."""
+    """Posterior variance at one point (paper, equation 4: K22 - K21 K11^-1 K12), never negative.
+
+    Further than R from a data point the kernels are no covariances any more (beyond 1.5 R they exceed k(0)); nothing is
+    known there, and the prior's variance is returned.
+    """
+    away = jnp.max(jnp.where(posterior.mask, jnp.sum((posterior.x - point) ** 2, -1), 0.0)) > posterior.kernel.R**2
     cross = jnp.where(posterior.mask, jax.vmap(lambda b: posterior.kernel(point, b))(posterior.x), 0.0)
     solved = jax.scipy.linalg.solve_triangular(posterior.cholesky, cross, lower=True)
-    return jnp.maximum(posterior.kernel(point, point) - jnp.sum(solved**2), 0.0)
+    prior = posterior.kernel(point, point)
+    return jnp.where(away, prior, jnp.maximum(prior - jnp.sum(solved**2), 0.0))
 
 
 class Derivatives(NamedTuple):

@@ -3,6 +3,7 @@
 from jaxmem.io.meshes import read_ply as read_ply
 from jaxmem.io.meshes import write_obj as write_obj
 from jaxmem.io.meshes import write_ply as write_ply
+from jaxmem.io.mrc import as_instances as as_instances
 from jaxmem.io.mrc import read_mrc as read_mrc
 from jaxmem.io.mrc import write_mrc as write_mrc
 from jaxmem.io.run import OutputFolder as OutputFolder

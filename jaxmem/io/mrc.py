@@ -4,6 +4,7 @@ import bz2
 import gzip
 import struct
 import warnings
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,7 +36,7 @@ def _check(path: Path) -> _Header:
             raw = file.read(1024)
     except FileNotFoundError:
         raise JaxmemError(f"{path}: no such file; check the name") from None
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise JaxmemError(f"{path}: cannot be read ({error}); check that the file is whole") from None
     if len(raw) < 1024:
         raise JaxmemError(
@@ -59,7 +60,7 @@ def _check(path: Path) -> _Header:
     return _Header((nx, ny, nz), mode, stamp == _IMOD_STAMP and not flags & 1, extended)
 
 
-def read_mrc(path: str | Path, voxel_size: float | None = None, *, mask: bool = False) -> Tomogram:
+def read_mrc(path: str | Path, voxel_size: float | None = None, *, labels: bool = False) -> Tomogram:
     """Read a volume.
 
     Uncompressed files are memory-mapped. Axes are put into zyx order. The origin follows ChimeraX: the header's origin,
@@ -68,7 +69,7 @@ def read_mrc(path: str | Path, voxel_size: float | None = None, *, mask: bool = 
     Arguments:
         path: .mrc, .rec, .map, .st; also with .gz or .bz2.
         voxel_size: A; replaces the header's. Needed where the header has 0 or 1.0, which count as unknown.
-        mask: the file holds labels: an unknown voxel size is then taken as 1.0, where none is given.
+        labels: the file holds a truth's labels: its voxel size may be unknown (1.0 is then returned).
 
     Raises:
         JaxmemError: not an MRC file, truncated, complex or RGB, unknown or non-cubic voxel size.
@@ -91,7 +92,7 @@ def read_mrc(path: str | Path, voxel_size: float | None = None, *, mask: bool = 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a permissive reader warns about what has been checked above
             opened = (mrcfile.open if compressed else mrcfile.mmap)(path, mode="r", permissive=True)
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise JaxmemError(f"{path}: cannot be read as MRC ({error}); check that the file is whole") from None
     with opened as file:
         data, head = file.data, file.header
@@ -109,14 +110,14 @@ def read_mrc(path: str | Path, voxel_size: float | None = None, *, mask: bool = 
     by_array_axis = axes[::-1]  # sections, rows, columns
     data = data.transpose([by_array_axis.index(a) for a in (3, 2, 1)])
     nstart = (starts[axes.index(1)], starts[axes.index(2)], starts[axes.index(3)])
-    size = _voxel_size(path, lengths, intervals, voxel_size, mask)
+    size = _voxel_size(path, lengths, intervals, voxel_size, labels)
     finite = all(np.isfinite(head_origin))
     from_start = (nstart[0] * size, nstart[1] * size, nstart[2] * size)
     origin = head_origin if finite and any(head_origin) else from_start
     return Tomogram(data, size, origin, nstart, head_origin if finite else (0.0, 0.0, 0.0))
 
 
-def _voxel_size(path: Path, lengths, intervals, given: float | None, mask: bool) -> float:
+def _voxel_size(path: Path, lengths, intervals, given: float | None, labels: bool) -> float:
     if given is not None:
         if not (np.isfinite(given) and given > 0):
             raise JaxmemError(f"{path}: --voxel-size must be a positive number of A, got {given}")
@@ -124,7 +125,7 @@ def _voxel_size(path: Path, lengths, intervals, given: float | None, mask: bool)
     with np.errstate(divide="ignore", invalid="ignore"):
         sizes = lengths / intervals
     if not np.isfinite(sizes).all() or (sizes <= 0).any() or np.allclose(sizes, 1.0):
-        if mask:
+        if labels:
             return 1.0
         shown = "0" if not np.isfinite(sizes).all() or (sizes <= 0).any() else "1.0"
         raise JaxmemError(f"{path}: the header's voxel size is {shown}, which means unknown; give --voxel-size in A")
@@ -153,3 +154,21 @@ def write_mrc(path: str | Path, data: np.ndarray, like: Tomogram) -> None:
         head.nxstart, head.nystart, head.nzstart = like.nstart
         head.origin.x, head.origin.y, head.origin.z = like.header_origin
         file.update_header_stats()
+
+
+def as_instances(data: np.ndarray, name: str) -> np.ndarray:
+    """Label values as whole numbers that are not negative; bytes above 127 are recognised.
+
+    Arguments:
+        data: labels of any real dtype.
+        name: of the file, for the message.
+
+    Raises:
+        JaxmemError: if a value is not whole, not finite, or negative in more than 8 bits.
+    """
+    data = np.asarray(data)
+    if data.dtype == np.int8 and data.min(initial=0) < 0:
+        return data.view(np.uint8)  # written by a program that takes mode 0 as unsigned
+    if not np.isfinite(data).all() or (data != np.round(data)).any() or data.min(initial=0) < 0:
+        raise JaxmemError(f"{name}: labels must be whole numbers from 0; this looks like a density or a probability")
+    return data.astype(np.int64) if data.dtype.kind == "f" else data

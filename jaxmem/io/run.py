@@ -10,6 +10,10 @@ from types import TracebackType
 from jaxmem.types import JaxmemError
 
 
+class _OnlyAsking(Exception):
+    """Ends a folder's context without a trace."""
+
+
 class OutputFolder:
     """Context manager that yields a temporary folder and renames it to `target` on success.
 
@@ -27,23 +31,20 @@ class OutputFolder:
         self.target, self.overwrite = Path(target), overwrite
 
     def check(self) -> None:
-        """Raise what entering would raise about the target, without touching anything."""
-        target = self.target
-        if target.exists() and not self.overwrite:
-            raise JaxmemError(f"{target}: exists already; choose another folder or add --overwrite")
-        if (
-            target.exists()
-            and not (target / "manifest.json").exists()
-            and (not target.is_dir() or any(target.iterdir()))
-        ):
-            raise JaxmemError(
-                f"{target}: not a folder of an earlier run, so it is not overwritten; choose another folder"
-            )
+        """Raise now what entering would raise later: before the work, not after it."""
+        with self:
+            raise _OnlyAsking
 
     def __enter__(self) -> Path:
-        self.check()
         target = self.target
         try:
+            if target.exists() and not self.overwrite:
+                raise JaxmemError(f"{target}: exists already; choose another folder or add --overwrite")
+            earlier = (target / "manifest.json").exists() or (target.is_dir() and not any(target.iterdir()))
+            if target.exists() and (target.is_symlink() or not earlier):
+                raise JaxmemError(
+                    f"{target}: not a folder of an earlier run, so it is not overwritten; choose another folder"
+                )
             target.parent.mkdir(parents=True, exist_ok=True)
             self.folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
         except OSError as error:
@@ -51,13 +52,18 @@ class OutputFolder:
         self.folder.chmod(0o755)
         return self.folder
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> bool:
         if kind is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
-            return
+            return kind is _OnlyAsking
+        aside = None
         if self.target.is_dir():
-            shutil.rmtree(self.target)
+            aside = self.folder.with_name(self.folder.name + "-old")
+            self.target.rename(aside)
         self.folder.rename(self.target)
+        if aside is not None:
+            shutil.rmtree(aside, ignore_errors=True)
+        return False
 
 
 def write_csv(path: Path, rows: list[dict], columns: list[str]) -> None:

@@ -8,4 +8,5 @@ from jaxmem.pipeline.files import write_run as write_run
 from jaxmem.pipeline.masks import fit_mask as fit_mask
 from jaxmem.pipeline.stages import MembraneResult as MembraneResult
 from jaxmem.pipeline.stages import Result as Result
+from jaxmem.pipeline.stages import Surface as Surface
 from jaxmem.pipeline.stages import segment as segment

@@ -43,7 +43,7 @@ class NetworkConfig:
 
 @dataclass(frozen=True)
 class MidlineConfig:
-    """Thinning of the membrane's band: smoothing in A (0: from the band's own thickness) and least probability."""
+    """Thinning of the membrane's band: smoothing in A, and least probability. A mask sets both by its own thickness."""
 
     sigma: float = 20.0
     threshold: float = 0.3
@@ -85,7 +85,28 @@ def load_config(path: str | Path | None) -> Config:
         raise JaxmemError(f"{path}: cannot be read ({error.strerror}); check the name") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise JaxmemError(f"{path}: not valid TOML ({error})") from None
-    return _build(Config, table, str(path), "")
+    return _checked(_build(Config, table, str(path), ""), str(path))
+
+
+def _checked(config: Config, path: str) -> Config:
+    """The configuration, if its values make sense."""
+    n, f = config.network, config.fit
+    demands = [
+        (n.symmetries in (1, 2, 4, 8), "network.symmetries must be 1, 2, 4 or 8"),
+        (n.tile >= 64 and n.tile % 64 == 0, "network.tile must be a multiple of 64"),
+        (0 < n.overlap < n.tile, "network.overlap must lie between 0 and network.tile"),
+        (1.0 < f.alpha < 2.0, "fit.alpha must lie between 1 and 2"),
+        (f.most_points > 0 and f.rays > 0 and f.ellipsoid > 0, "fit's numbers of points must be positive"),
+        (min(f.spacing, f.noise, f.least_noise, f.inflation, f.offset) > 0, "fit's lengths and noise must be positive"),
+        (config.midline.sigma > 0, "midline.sigma must be positive"),
+        (0 < config.midline.threshold < 1, "midline.threshold must lie between 0 and 1"),
+        (config.merge.link > 0 and config.merge.gap > 0, "merge's distances must be positive"),
+        (config.preprocess.z_sigma >= 0, "preprocess.z_sigma must not be negative"),
+    ]
+    for holds, text in demands:
+        if not holds:
+            raise JaxmemError(f"{path}: {text}")
+    return config
 
 
 def _build(cls: type, table: dict[str, Any], path: str, where: str) -> Any:

@@ -1,24 +1,16 @@
 """Scores of a result against a truth: Dice, instances, distances between surfaces (paper, Section 6.3)."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from scipy.spatial import cKDTree
 
 from jaxmem.metrics import Matching, coverage, dice, distance_to_surface, match_instances, slice_dice
 from jaxmem.pipeline.masks import truth_midlines
+from jaxmem.pipeline.stages import Surface, is_flat
 from jaxmem.types import MEMBRANE
 
 _CAP = 0.75  # |component along the beam| of a normal above which a point lies on a cap
-
-
-class Surface(NamedTuple):
-    """A found surface in voxels, zyx: vertices and normals (n, 3), sigma (n,), and whether it is closed."""
-
-    vertices: np.ndarray
-    normals: np.ndarray
-    sigma: np.ndarray
-    closed: bool
 
 
 def evaluate(
@@ -35,7 +27,7 @@ def evaluate(
     Arguments:
         labels: (nz, ny, nx) found instances.
         semantic: the network's labels.
-        surfaces: of each found instance.
+        surfaces: of each found instance; `Result.surfaces()`.
         truth: true instances, 0 background; a binary mask is one instance.
         truth_points: for each true instance, points on its mid-surface and their normals, zyx voxels; from the mask's
             midline when None.
@@ -44,7 +36,8 @@ def evaluate(
             `match_instances` of filled shapes for instance, whose Dice the membranes' rows then show.
 
     Returns:
-        A dictionary of plain numbers for JSON. Distances are from the truth to the surface, in voxels; caps, where the
+        A dictionary of plain numbers for JSON. The mean slice-wise Dice is over slices with truth, as in the paper
+        (None if there are none). Distances are from the truth to the surface, in voxels; caps, where the
         membrane faces the beam (|normal_z| > 0.75) and the missing wedge hides it, apart.
 
     Raises:
@@ -57,10 +50,11 @@ def evaluate(
     per_slice, network = slice_dice(labels > 0, truth > 0), slice_dice(semantic == MEMBRANE, truth > 0)
     with_truth = (truth > 0).any((1, 2))
     rows, everything = [], []
-    for (true, found), score in zip(matching.pairs.tolist(), matching.dice.tolist()):
+    for (true, found), score in zip(matching.pairs.astype(int).tolist(), matching.dice.tolist()):
         row: dict[str, Any] = {"truth": true, "found": found, "dice": score}
         if found in surfaces and true in points:
             surface, (where, normals) = surfaces[found], points[true]
+            where = where * [0, 1, 1] if is_flat(labels.shape) else where
             distance = distance_to_surface(where, surface.vertices, surface.normals)
             cap = np.abs(normals[:, 0]) > _CAP
             sigma = surface.sigma[cKDTree(surface.vertices).query(where)[1]]
@@ -92,8 +86,8 @@ def evaluate(
     }
 
 
-def _mean(values: np.ndarray) -> float:
-    return float(np.nanmean(values)) if len(values) else 1.0
+def _mean(values: np.ndarray) -> float | None:
+    return float(np.nanmean(values)) if len(values) else None
 
 
 def _distances(distance: np.ndarray, cap: np.ndarray, sigma: np.ndarray) -> dict[str, float | None]:
@@ -109,12 +103,16 @@ def _distances(distance: np.ndarray, cap: np.ndarray, sigma: np.ndarray) -> dict
     }
 
 
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
 def format_scores(scores: dict[str, Any]) -> str:
     """The scores as a table for people."""
     i, d = scores["instances"], scores["dice"]
     lines = [
         f"membranes      {i['matched']} of {i['truth']} found; missed {i['missed'] or 'none'}, invented {i['invented'] or 'none'}",
-        f"slice-wise Dice {d['mean_slice']:.3f} (network alone {d['network_mean_slice']:.3f});"
+        f"slice-wise Dice {_number(d['mean_slice'])} (network alone {_number(d['network_mean_slice'])});"
         f" overall {d['overall']:.3f} ({d['network_overall']:.3f})",
     ]
     columns = ("mean", "sides", "caps", "percentile_95", "within_95_interval")

@@ -3,18 +3,18 @@
 import dataclasses
 import json
 import platform
+import zipfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxmem.io import OutputFolder, read_mrc, read_ply, sha256, write_csv, write_mrc, write_obj, write_ply
+from jaxmem.io import OutputFolder, as_instances, read_mrc, read_ply, sha256, write_csv, write_mrc, write_obj, write_ply
 from jaxmem.pipeline.config import Config
-from jaxmem.pipeline.evaluate import Surface
-from jaxmem.pipeline.stages import Result
+from jaxmem.pipeline.stages import Result, Surface, is_flat
 from jaxmem.report import write_report
-from jaxmem.surface import Mesh
+from jaxmem.surface import Mesh, is_watertight
 from jaxmem.types import JaxmemError, Tomogram
 
 COLUMNS = [
@@ -23,16 +23,16 @@ COLUMNS = [
 ]  # fmt: skip
 
 
-def to_triangles(mesh: Mesh) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def to_triangles(mesh: Mesh, slices: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """A mesh as triangles in three dimensions: vertices and normals (n, 3) zyx, faces, and the source vertex of each.
 
-    A curve of a one-slice volume becomes a ribbon one voxel high.
+    A curve becomes a ribbon as high as the volume's few `slices`; its area is length times height.
     """
     if mesh.vertices.shape[1] == 3:
         return mesh.vertices, mesh.normals, mesh.faces, np.arange(len(mesh.vertices))
     n = len(mesh.vertices)
     source = np.tile(np.arange(n), 2)
-    height = np.repeat([-0.5, 0.5], n)[:, None]
+    height = np.repeat([-0.5, slices - 0.5], n)[:, None]
     a, b = mesh.faces.T
     faces = np.concatenate([np.stack([a, b, b + n], 1), np.stack([a, b + n, a + n], 1)])
     flat = np.zeros((2 * n, 1))
@@ -45,7 +45,7 @@ def measure(result: Result, tomogram: Tomogram) -> list[dict[str, Any]]:
     size = tomogram.voxel_size
     for number, membrane in enumerate(result.membranes, 1):
         mesh = membrane.mesh
-        vertices, _, faces, _ = to_triangles(mesh)
+        vertices, _, faces, _ = to_triangles(mesh, len(result.labels))
         world = tomogram.to_world(vertices)
         corners = world[faces]
         cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
@@ -100,7 +100,7 @@ def write_run(
         (folder / "surfaces").mkdir()
         for number, membrane in enumerate(result.membranes, 1):
             mesh = membrane.mesh
-            vertices, normals, faces, of = to_triangles(mesh)
+            vertices, normals, faces, of = to_triangles(mesh, len(result.labels))
             world, normals = tomogram.to_world(vertices), normals[:, ::-1]
             properties = {
                 **{f"n{a}": normals[:, i] for i, a in enumerate("xyz")},
@@ -164,18 +164,11 @@ def read_run(folder: str | Path) -> tuple[Tomogram, np.ndarray, dict[int, Surfac
     for path in sorted((folder / "surfaces").glob("membrane_*.ply")):
         vertices, faces, values = read_ply(path)
         normals = np.stack([values[f"n{a}"] for a in "zyx"], 1)
-        flat = labels.data.shape[0] == 1
-        closed = _closed_ribbon(faces, len(vertices)) if flat else _closed_surface(faces)
-        surfaces[int(path.stem.split("_")[1])] = Surface(
-            labels.to_voxels(vertices), normals, values["sigma"] / size, closed
-        )
+        flat = is_flat(labels.data.shape)
+        closed = _closed_ribbon(faces, len(vertices)) if flat else is_watertight(faces)
+        place = labels.to_voxels(vertices) * ([0, 1, 1] if flat else [1, 1, 1])
+        surfaces[int(path.stem.split("_")[1])] = Surface(place, normals, values["sigma"] / size, closed)
     return labels, semantic, surfaces
-
-
-def _closed_surface(faces: np.ndarray) -> bool:
-    from jaxmem.surface import is_watertight
-
-    return is_watertight(faces)
 
 
 def _closed_ribbon(faces: np.ndarray, n: int) -> bool:
@@ -191,11 +184,11 @@ def read_truth(paths: list[Path]) -> tuple[np.ndarray, dict[int, tuple[np.ndarra
         JaxmemError: if there is no label volume, more than one, or the .npz holds no points.
     """
     volumes = [p for p in paths if p.suffix != ".npz"]
-    if len(volumes) != 1:
+    if len(volumes) != 1 or len(paths) > 2:
         raise JaxmemError(
             f"--truth needs exactly one label volume (MRC) and at most one .npz, got {[str(p) for p in paths]}"
         )
-    labels = np.asarray(read_mrc(volumes[0], mask=True).data)
+    labels = as_instances(read_mrc(volumes[0], labels=True).data, str(volumes[0]))
     points = None
     for path in paths:
         if path.suffix == ".npz":
@@ -205,7 +198,7 @@ def read_truth(paths: list[Path]) -> tuple[np.ndarray, dict[int, tuple[np.ndarra
                     points = {
                         i: (file[f"points_{i}"].astype(float), file[f"normals_{i}"].astype(float)) for i in numbers
                     }
-            except (OSError, KeyError, ValueError) as error:
+            except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
                 raise JaxmemError(
                     f"{path}: cannot be read as truth ({error}); it needs arrays points_1, normals_1, ..."
                 ) from None

@@ -7,11 +7,10 @@ from scipy import ndimage
 
 from jaxmem.grouping import Midline, Region, midline
 from jaxmem.grouping.select import regions_from_instances
+from jaxmem.io import as_instances
 from jaxmem.pipeline.config import Config
-from jaxmem.pipeline.stages import Progress, Result, Run, as_volume, finish, group
-from jaxmem.types import BACKGROUND, MEMBRANE, JaxmemError, Tomogram
-
-_USUAL = 14.0  # A; for thresholds where a mask does not tell its voxel size
+from jaxmem.pipeline.stages import Progress, Result, Run, as_volume, finish, group, is_flat
+from jaxmem.types import BACKGROUND, MEMBRANE, Tomogram
 
 
 def fit_mask(
@@ -26,8 +25,8 @@ def fit_mask(
 
     Arguments:
         mask: 0 is background. Any other value is membrane, or with `instances` the membrane's number.
-        config: as for `segment`; the network's part is not used. The labels are as thick as the mask, unless
-            `fit.thickness` says otherwise.
+        config: as for `segment`; preprocessing and network are not used, midlines are found by the mask's own thickness,
+            and its points count as independent. The labels are as thick as the mask, unless `fit.thickness` says otherwise.
         progress: told how far each stage is.
         instances: keep the mask's own grouping.
         filled: the mask covers whole compartments; their outlines are the membranes.
@@ -36,16 +35,14 @@ def fit_mask(
         As `segment`; `semantic` is the mask (its outline if `filled`).
 
     Raises:
-        JaxmemError: if the data are not a real volume, or with `instances` not of whole numbers.
+        JaxmemError: if the data are not a real volume, or with `instances` not whole numbers from 0.
     """
     config = config or Config()
     mask = as_volume(mask)
     run = Run(progress)
-    data = np.nan_to_num(np.asarray(mask.data))
-    if instances and not np.array_equal(data, np.round(data)):
-        raise JaxmemError(
-            "the mask's instance numbers are not whole; leave --instances out for a probability or binary mask"
-        )
+    data = np.nan_to_num(np.asarray(mask.data), posinf=0.0, neginf=0.0)
+    if instances:
+        data = as_instances(data, "with --instances")
     if filled:
         data = outline(data)
     thickness = band_thickness(data != 0)
@@ -54,14 +51,13 @@ def fit_mask(
     config = replace(config, midline=replace(config.midline, threshold=0.3 if thickness >= 2 else 0.2))
     # a mask's ridge has no probability to go by
     config = replace(config, select=replace(config.select, least_open_probability=0.0))
-    if config.fit.thickness <= 0:
-        config = replace(config, fit=replace(config.fit, thickness=thickness * mask.voxel_size))
-    flat = data.shape[0] == 1
+    # nor do the errors of its points agree as those of a network do
+    fit = replace(config.fit, inflation=1.0, thickness=config.fit.thickness or thickness * mask.voxel_size)
+    config = replace(config, fit=fit)
     if instances:
-        line, regions = instance_lines(data[0] if flat else data, sigma, config, run)
+        line, regions = instance_lines(data.max(0) if is_flat(data.shape) else data, sigma, config, run)
     else:
-        size = mask.voxel_size if mask.voxel_size != 1.0 else _USUAL  # 1.0 stands for unknown
-        line, regions = group((data != 0).astype(np.float32), sigma, size, config, run)
+        line, regions = group((data != 0).astype(np.float32), sigma, mask.voxel_size, config, run)
     semantic = np.where(data != 0, MEMBRANE, BACKGROUND).astype(np.int8)
     return finish(run, semantic, line, regions, mask, config, "")
 
@@ -109,40 +105,51 @@ def band_thickness(mask: np.ndarray) -> float:
 
 def instance_lines(data: np.ndarray, sigma: float, config: Config, run: Run) -> tuple[Midline, list[Region]]:
     """The midline of each instance by itself, in its own box, so that neighbours do not blur together."""
-    parts, owner = [], []
     with run.stage("grouping", 1):
-        boxes = ndimage.find_objects(data.astype(np.int32))
-        for value, box in enumerate(boxes, 1):
-            if box is None:
-                continue
-            low = [max(0, s.start - 4) for s in box]
-            inside = tuple(slice(a, s.stop + 4) for a, s in zip(low, box))
-            line = midline((data[inside] == value).astype(np.float32), sigma, config.midline.threshold)
-            offset = np.array(low)
-            parts.append(line._replace(points=line.points + offset.astype(np.float32), voxels=line.voxels + offset))
-            owner.append(np.full(len(line.points), value))
-        if not parts:
-            d = data.ndim
-            return Midline(np.zeros((0, d)), np.zeros((0, d)), np.zeros((0, d), int), np.zeros(0)), []
-        line = Midline(*(np.concatenate(a) for a in zip(*parts)))
-        regions = regions_from_instances(line, np.concatenate(owner), data.shape, config.select)
-    run.decide(f"{len(regions)} instances with {len(line.points)} midline points")
+        line, owner, values = _lines(data, sigma, config.midline.threshold)
+        regions = regions_from_instances(line, owner, data.shape, config.select)
+    kept = {int(owner[r.members[0]]) for r in regions}
+    for number, value in enumerate(values, 1):
+        if number not in kept:
+            run.decide(f"instance {value} was dropped: too few points")
+    run.decide(
+        f"{len(regions)} instances with {len(line.points)} midline points; in order: {[int(values[k - 1]) for k in sorted(kept)]}"
+    )
     return line, regions
+
+
+def _lines(data: np.ndarray, sigma: float, threshold: float) -> tuple[Midline, np.ndarray, np.ndarray]:
+    """Midline points of all instances, the dense number 1...n of each point's instance, and the instances' values."""
+    values, dense = np.unique(data, return_inverse=True)
+    values = values[values > 0]
+    number = dense.reshape(data.shape) + (0 if (data == 0).any() else 1)
+    d = data.ndim
+    parts = [
+        Midline(
+            np.zeros((0, d), np.float32), np.zeros((0, d), np.float32), np.zeros((0, d), int), np.zeros(0, np.float32)
+        )
+    ]
+    owner = [np.zeros(0, int)]
+    for k, box in enumerate(ndimage.find_objects(number), 1):
+        if box is None:
+            continue
+        low = np.array([max(0, s.start - 4) for s in box])
+        inside = tuple(slice(a, s.stop + 4) for a, s in zip(low, box))
+        line = midline((number[inside] == k).astype(np.float32), sigma, threshold)
+        parts.append(line._replace(points=line.points + low.astype(np.float32), voxels=line.voxels + low))
+        owner.append(np.full(len(line.points), k))
+    return Midline(*(np.concatenate(a) for a in zip(*parts))), np.concatenate(owner), values
 
 
 def truth_midlines(truth: np.ndarray) -> dict[int, tuple[np.ndarray, np.ndarray]]:
     """Points on the middle of each instance of a mask, with normals (unknown sign), (n, 3) zyx voxels."""
-    sigma = float(np.clip(0.45 * band_thickness(truth != 0), 0.8, 4.0))
-    flat = truth.shape[0] == 1
-    line, regions = instance_lines(truth[0] if flat else truth, sigma, Config(), Run(None))
-    values = truth[0] if flat else truth
+    thickness = band_thickness(truth != 0)
+    sigma = float(np.clip(0.45 * thickness, 0.8, 4.0))
+    flat = is_flat(truth.shape)
+    line, owner, values = _lines(truth.max(0) if flat else truth, sigma, 0.3 if thickness >= 2 else 0.2)
 
     def lift(a: np.ndarray) -> np.ndarray:
         return np.pad(a, ((0, 0), (1, 0))) if flat else a
 
-    out = {}
-    for region in regions:
-        numbers = values[tuple(line.voxels[region.members].T)]
-        value = int(np.bincount(numbers[numbers > 0].astype(int)).argmax())
-        out[value] = lift(line.points[region.members]), lift(line.normals[region.members])
-    return out
+    numbers = [(k, int(value)) for k, value in enumerate(values, 1) if (owner == k).sum() > 4]
+    return {value: (lift(line.points[owner == k]), lift(line.normals[owner == k])) for k, value in numbers}

@@ -36,6 +36,15 @@ class MembraneResult(NamedTuple):
     noise: float
 
 
+class Surface(NamedTuple):
+    """A surface for `evaluate`, in voxels, zyx: vertices and normals (n, 3), sigma (n,), and whether it is closed."""
+
+    vertices: np.ndarray
+    normals: np.ndarray
+    sigma: np.ndarray
+    closed: bool
+
+
 class Result(NamedTuple):
     """What `segment` and `fit_mask` return; volumes are (nz, ny, nx), on the input's voxels.
 
@@ -58,6 +67,15 @@ class Result(NamedTuple):
     warnings: list[str]
     seconds: dict[str, float]
     weights_hash: str
+
+    def surfaces(self) -> dict[int, Surface]:
+        """The surface of each label, as `evaluate` takes them; curves of a single slice lie at z = 0."""
+        out = {}
+        for number, membrane in enumerate(self.membranes, 1):
+            mesh = membrane.mesh
+            lift = ((0, 0), (3 - mesh.vertices.shape[1], 0))
+            out[number] = Surface(np.pad(mesh.vertices, lift), np.pad(mesh.normals, lift), mesh.sigma, mesh.closed)
+        return out
 
 
 class Run:
@@ -135,7 +153,7 @@ def prepared_slices(
         total = sum(w * cache[int(k)] for w, k in zip(weights, index))
         yield np.asarray(finish(jnp.asarray(total / weights.sum())))
     if flat:
-        warn(f"{len(flat)} constant slices ({_span(flat)}): nothing is found there")
+        warn(f"{len(flat)} constant slices ({_span(flat)}): what is found there comes from their neighbours")
     if broken:
         warn(f"{len(broken)} slices hold NaN or infinity ({_span(broken)}): replaced by the slice's median")
 
@@ -187,8 +205,7 @@ def group(
     probability: np.ndarray, sigma: float, voxel_size: float, config: Config, run: Run
 ) -> tuple[Midline, list[Region]]:
     """Grouping stage: midline points, regions, membranes (paper, Section 4.2)."""
-    flat = probability.shape[0] == 1
-    volume = probability[0] if flat else probability
+    volume = probability.mean(0, dtype=np.float32) if is_flat(probability.shape) else probability
     with run.stage("grouping", 3) as step:
         line = midline(volume, sigma, config.midline.threshold)
         step(1)
@@ -258,6 +275,8 @@ def _one_sequence(line: Midline, taken: np.ndarray, number: int, config: Config)
     if len(back):
         near = cKDTree(line.points[mine]).query(line.points[back])[0] <= 12.0
         back = back[near]
+    if len(gone) > 0.5 * mine.sum():
+        return 0, 0  # then the ellipses are wrong, not the points
     taken[gone] = 0
     taken[back] = number
     return len(gone), len(back)
@@ -267,7 +286,7 @@ def surfaces(
     line: Midline, regions: list[Region], shape: tuple[int, ...], voxel_size: float, config: Config, run: Run
 ) -> tuple[list[MembraneResult], np.ndarray, np.ndarray]:
     """Surface stage: implicit functions, meshes, labels of equal thickness and the uncertainty volume (A)."""
-    flat = shape[0] == 1
+    flat = is_flat(shape)
     volume_shape = shape[1:] if flat else shape
     with run.stage("gaussian process", 1):
         members = [r.members for r in regions]
@@ -301,7 +320,14 @@ def surfaces(
             )
             step(i + 1)
     sigma *= voxel_size
-    return found, labels.reshape(shape), sigma.reshape(shape)
+    if flat:
+        labels, sigma = (np.ascontiguousarray(np.broadcast_to(a, shape)) for a in (labels, sigma))
+    return found, labels, sigma
+
+
+def is_flat(shape: tuple[int, ...]) -> bool:
+    """Volumes of fewer than six slices are fitted as one slice: a surface's course along the beam cannot be told."""
+    return shape[0] < 6
 
 
 def finish(
@@ -317,6 +343,8 @@ def finish(
     if not regions:
         run.warn("no membrane was found: the labels are empty")
     shape = tomogram.data.shape
+    if shape[0] > 1 and is_flat(shape):
+        run.decide(f"{shape[0]} slices are too few for surfaces: their mean is fitted with curves")
     found, labels, sigma = surfaces(line, regions, shape, tomogram.voxel_size, config, run)
     return Result(semantic, labels, sigma, found, run.decisions, run.warnings, run.seconds, digest)
 

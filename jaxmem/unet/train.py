@@ -89,8 +89,9 @@ def _augment(key: Key[Array, ""], image: Array, label: Array) -> tuple[Array, Ar
 def schedule(config: TrainConfig) -> optax.Schedule:
     """Linear warm-up over 3 % of the steps, then a cosine to a hundredth of the peak."""
     steps = config.epochs * (config.images // config.batch)
+    warm_up = max(1, steps // 33)
     return optax.warmup_cosine_decay_schedule(
-        0.0, config.learning_rate, max(1, steps // 33), steps, config.learning_rate / 100
+        0.0, config.learning_rate, warm_up, max(steps, warm_up + 1), config.learning_rate / 100
     )
 
 

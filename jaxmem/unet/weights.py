@@ -68,6 +68,9 @@ def load_weights(path: str | Path | None = None) -> tuple[UNet, float, str]:
             header = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         config = UNetConfig(**json.loads(header["config"]))
+        pixel_size = float(header["pixel_size"])
+        if config.classes != 3:
+            raise ValueError(f"{config.classes} classes instead of 3")
         model = nnx.eval_shape(lambda: UNet(config, nnx.Rngs(0)))
         graph, state = nnx.split(model)
         nnx.replace_by_pure_dict(state, jax.tree.map(jnp.asarray, unflatten(state.to_pure_dict(), arrays)))
@@ -79,4 +82,4 @@ def load_weights(path: str | Path | None = None) -> tuple[UNet, float, str]:
         raise JaxmemError(
             f"{path}: weights of another architecture ({error}); train them with `jaxmem train`"
         ) from None
-    return nnx.merge(graph, state), float(header["pixel_size"]), hashlib.sha256(path.read_bytes()).hexdigest()
+    return nnx.merge(graph, state), pixel_size, hashlib.sha256(path.read_bytes()).hexdigest()
