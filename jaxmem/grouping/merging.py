@@ -23,12 +23,14 @@ class MergeConfig:
         gap: regions further apart (equation 1) are not joined.
         seed: regions of fewer points take no part in joining across gaps.
         support: pairs of points that must agree before two regions join.
+        agreement: share of the near pairs between two regions that must agree; parallel membranes have few.
     """
 
     link: float = 36.0
     gap: float = 140.0
     seed: int = 15
     support: int = 3
+    agreement: float = 0.25
 
 
 def merge_regions(
@@ -49,10 +51,25 @@ def merge_regions(
         return np.zeros(0, int)
     pairs = cKDTree(points).query_pairs(max(config.link / voxel_size, 2.6), output_type="ndarray")
     pairs = pairs[_continuous(points, normals, pairs, turn=0.8, lift=0.5)]
-    graph = coo_matrix((np.ones(len(pairs)), pairs.T), shape=(len(points), len(points)))
-    _, region = connected_components(graph, directed=False)
+    region = _core_components(len(points), pairs)
     region = _join_across_gaps(points, normals, region, config.gap / voxel_size, config)
     return relabel_by_size(region)
+
+
+def _core_components(n: int, pairs: Int[np.ndarray, "m 2"]) -> Int[np.ndarray, " n"]:
+    """Connected components through points with enough agreeing neighbours; the others follow one of theirs (Ester 1996).
+
+    A chain of stray points between two membranes would otherwise make them one.
+    """
+    degree = np.bincount(pairs.ravel(), minlength=n)
+    core = degree >= 0.4 * np.median(degree)
+    inner = pairs[core[pairs].all(1)]
+    graph = coo_matrix((np.ones(len(inner)), inner.T), shape=(n, n))
+    _, region = connected_components(graph, directed=False)
+    edge = pairs[core[pairs].sum(1) == 1]
+    edge = np.where(core[edge[:, :1]], edge, edge[:, ::-1])  # the core point first
+    region[edge[:, 1]] = region[edge[:, 0]]
+    return region
 
 
 def relabel_by_size(region: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
@@ -94,14 +111,15 @@ def _join_across_gaps(points, normals, region, gap: float, config: MergeConfig) 
     pairs = cKDTree(points[chosen]).query_pairs(gap, output_type="ndarray")
     pairs = chosen[pairs]
     pairs = pairs[region[pairs[:, 0]] != region[pairs[:, 1]]]
-    pairs = pairs[_continuous(points, normals, pairs, turn=0.5, lift=0.2)]
     if len(pairs) == 0:
         return region
+    agree = _continuous(points, normals, pairs, turn=0.5, lift=0.2)
     keys = np.sort(region[pairs], axis=1)
     distance = np.linalg.norm(points[pairs[:, 0]] - points[pairs[:, 1]], axis=1)
-    joined, inverse, support = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
+    joined, inverse, near = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
+    support = np.bincount(inverse.ravel(), weights=agree, minlength=len(joined))
     nearest = np.full(len(joined), np.inf)
-    np.minimum.at(nearest, inverse.ravel(), distance)
+    np.minimum.at(nearest, inverse.ravel(), np.where(agree, distance, np.inf))
     parent = list(range(len(counts)))
 
     def root(i: int) -> int:
@@ -111,6 +129,6 @@ def _join_across_gaps(points, normals, region, gap: float, config: MergeConfig) 
         return i
 
     for k in np.argsort(nearest):
-        if support[k] >= config.support:
+        if support[k] >= max(config.support, config.agreement * near[k]):
             parent[root(int(joined[k, 0]))] = root(int(joined[k, 1]))
     return np.array([root(i) for i in range(len(parent))])[region]

@@ -181,8 +181,12 @@ def _resolve(line, region, volume_shape, voxel_size, least, config, report) -> d
                 queue += parts
                 continue
         settled.append((index, shape))
-    settled.sort(key=lambda one: -len(one[0]))
-    return dict(enumerate(settled, 1))
+    # what was let go may be the other half of something
+    known = {index.tobytes(): shape for index, shape in settled}
+    again = _arcs_of_one(line, [index for index, _ in settled], volume_shape, least, config, report)
+    final = [(i, known.get(i.tobytes()) or describe(line.points[i], line.normals[i], volume_shape)) for i in again]
+    final.sort(key=lambda one: -len(one[0]))
+    return dict(enumerate(final, 1))
 
 
 def select_membranes(
