@@ -89,7 +89,8 @@ def surfaces_figure(membranes: list, voxel_size: float) -> Figure:
     """Every surface seen from the side (x to the right, z up), coloured by the standard deviation of its position in A."""
     columns = min(4, len(membranes))
     rows = -(-len(membranes) // columns)
-    figure = Figure(figsize=(3.2 * columns + 1, 3.0 * rows))
+    width = 3.2 * columns + 1.4  # inches, of which 1.4 are the scale's
+    figure = Figure(figsize=(width, 3.0 * rows))
     top = max(float(np.percentile(m.mesh.sigma, 99)) for m in membranes) * voxel_size
     norm = matplotlib.colors.Normalize(0.0, max(top, 1e-6))
     paint = matplotlib.cm.ScalarMappable(norm, "viridis")
@@ -121,8 +122,8 @@ def surfaces_figure(membranes: list, voxel_size: float) -> Figure:
         axes.set_aspect("equal")
         axes.set_axis_off()
         axes.set_title(f"membrane {number}", fontsize=10)
-    figure.subplots_adjust(left=0.02, right=0.88, top=0.92, bottom=0.02)
-    bar = figure.add_axes((0.91, 0.15, 0.02, 0.7))
+    figure.subplots_adjust(left=0.02, right=1 - 1.4 / width, top=0.92, bottom=0.02)
+    bar = figure.add_axes((1 - 1.2 / width, 0.15, 0.2 / width, 0.7))
     figure.colorbar(paint, cax=bar, label="sigma (A)")
     return figure
 

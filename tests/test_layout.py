@@ -96,3 +96,12 @@ def test_readme_commands_are_those_of_ci():
 def test_version_is_that_of_the_changelog():
     changelog = (Path(__file__).parents[1] / "CHANGELOG.md").read_text()
     assert f"## {jaxmem.__version__}" in changelog
+
+
+def test_the_readmes_example_of_the_library_runs():
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    block = next(b for b in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "gp.fit" in b)
+    names: dict = {}
+    exec(block, names)
+    assert float(names["inside"]) < 0.0
+    assert 0.0 < float(names["error"]) < 10.0
