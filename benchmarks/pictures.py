@@ -49,7 +49,7 @@ def virion(run: Path, source: Path, mask: Path) -> None:
     image = np.asarray(read_mrc(source, 5.0).data, np.float32)[0]
     labels, semantic = (np.asarray(read_mrc(run / name, 5.0).data)[0] for name in ("labels.mrc", "semantic.mrc"))
     truth = np.asarray(read_mrc(mask, labels=True).data)[0]
-    figure = Figure(figsize=(10, 4.2))
+    figure = Figure(figsize=(10, 4.6))
     axes = figure.add_subplot(1, 2, 1)
     grey(axes, image, "network")
     axes.contour(semantic == MEMBRANE, levels=[0.5], colors=["#ffb000"], linewidths=0.8)
