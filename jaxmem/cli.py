@@ -159,11 +159,23 @@ def _demo(args: argparse.Namespace) -> int:
 def _train(args: argparse.Namespace) -> int:
     from dataclasses import replace
 
+    from jaxmem.io import read_mrc
+    from jaxmem.pipeline import match_tomogram
     from jaxmem.unet import TrainConfig, train
 
+    if (args.like is None) != (args.membranes is None):
+        raise JaxmemError("--like and --membranes belong together; give both or neither")
     _prepare(quiet=False)
     config = TrainConfig(epochs=args.epochs, images=args.images, seed=args.seed)
     config = replace(config, network=replace(config.network, width=args.width, depth=args.depth))
+    if args.like is not None:
+        tomogram = read_mrc(args.like, args.voxel_size)
+        try:
+            slices = match_tomogram(tomogram, np.asarray(read_mrc(args.membranes, tomogram.voxel_size).data))
+        except JaxmemError as error:
+            raise JaxmemError(f"{args.membranes}: {error}") from None
+        log.info("the membranes of %s have a contrast of %.1f", args.like, sum(slices.contrast) / 2)
+        config = replace(config, slices=slices)
     train(config, args.output)
     print(
         f'weights: {args.output / "unet.safetensors"}; use them with [network] weights = "..." in a configuration file'
@@ -220,10 +232,15 @@ def _parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("train", help="train the network on simulated slices; continues where it was stopped")
     verb.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER")
     verb.add_argument("--epochs", type=int, default=10)
-    verb.add_argument("--images", type=int, default=2400)
+    verb.add_argument("--images", type=int, default=4800)
     verb.add_argument("--width", type=int, default=16)
     verb.add_argument("--depth", type=int, default=4)
     verb.add_argument("--seed", type=int, default=0)
+    verb.add_argument("--like", type=Path, metavar="TOMO.mrc", help="match membranes and noise to those of a tomogram")
+    verb.add_argument(
+        "--membranes", type=Path, metavar="MASK.mrc", help="where membranes of that tomogram are; some of them will do"
+    )
+    verb.add_argument("--voxel-size", type=float, metavar="A", help="of that tomogram; replaces the header's")
     verb.set_defaults(run_verb=_train)
     return parser
 

@@ -5,16 +5,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jaxtyping import TypeCheckError
+from scipy.ndimage import distance_transform_edt
 
 from jaxmem.simulate import (
+    MembraneProfile,
     NoiseSpectrum,
     SliceModel,
     VolumeModel,
     coloured_noise,
+    matched,
     measure_noise,
+    measure_profile,
     simulate_tomogram,
     training_slice,
 )
+from jaxmem.simulate.profile import STEP, blurred, sampled
 
 MODEL = SliceModel(size=96)
 
@@ -65,6 +70,53 @@ def test_noise_follows_a_measured_spectrum():
     assert abs(float(noise.std()) - 1.0) < 0.02
     with pytest.raises((ValueError, TypeCheckError)):
         measure_noise(noise[0])
+
+
+def two_leaflets(d):
+    return -np.exp(-(((d - 1.5) / 0.7) ** 2)) - np.exp(-(((d + 1.5) / 0.7) ** 2))
+
+
+def test_profile_is_measured_through_noise():
+    rng = np.random.default_rng(0)
+    d = rng.uniform(-9, 9, 40000).astype(np.float32)
+    values = 3.0 + 2.0 * two_leaflets(d) + rng.normal(0, 1, len(d))
+    profile = measure_profile(jnp.asarray(values, jnp.float32), jnp.asarray(d), jnp.float32(3.0))
+    at = np.arange(len(profile.density)) * STEP
+    assert float(profile.depth) == pytest.approx(2.0, abs=0.15)
+    assert np.abs(profile.density * profile.depth - 2.0 * two_leaflets(at)).max() < 0.2
+    assert float(profile.density[-1]) == 0.0
+
+
+def test_bright_membranes_have_no_depth():
+    d = jnp.linspace(-8.0, 8.0, 500)
+    profile = measure_profile(jnp.exp(-(d**2)), d, jnp.float32(0.0))
+    assert float(profile.depth) == 0.0
+    assert not profile.density.any()
+    with pytest.raises(ValueError, match="darker"):
+        matched(MODEL, profile, NoiseSpectrum(jnp.ones(4), jnp.ones(4)), 0.0)
+
+
+def test_blurring_a_profile_equals_convolution():
+    at = np.arange(48) * STEP
+    profile = jnp.asarray(np.exp(-0.5 * (at / 1.5) ** 2), jnp.float32)
+    expected = 1.5 / 2.5 * np.exp(-0.5 * (at / 2.5) ** 2)
+    assert np.allclose(blurred(profile, jnp.float32(2.0))[:30], expected[:30], atol=2e-3)
+    assert np.allclose(blurred(profile, jnp.float32(0.0))[:40], profile[:40], atol=2e-2)
+    assert np.allclose(sampled(profile, jnp.array([-1.0, 1.0])), np.exp(-0.5 / 1.5**2), atol=1e-3)
+    assert float(sampled(profile, jnp.float32(100.0))) == 0.0
+
+
+def test_matched_slices_have_the_profile_they_were_given():
+    at = np.arange(33) * STEP
+    profile = MembraneProfile(jnp.asarray(two_leaflets(at), jnp.float32), jnp.float32(2.0))
+    spectrum = NoiseSpectrum(jnp.linspace(0.01, 0.49, 24), jnp.ones(24))
+    like = matched(replace(MODEL, gap_fraction=0.0), profile, spectrum, 30.0)
+    assert like.contrast == pytest.approx((18.0, 42.0))
+    images, labels = jax.jit(jax.vmap(lambda k: training_slice(k, like)))(jax.random.split(jax.random.key(9), 12))
+    images, labels = np.asarray(images), np.asarray(labels)
+    edge = np.stack([distance_transform_edt(m) for m in labels == 2])
+    middle, leaflet = (images[(edge > a) & (edge <= b)].mean() for a, b in ((1.7, 3.0), (0.5, 1.2)))
+    assert leaflet < middle - 0.5  # two leaflets with a gap between them
 
 
 def test_tomogram_and_truth_agree():

@@ -11,6 +11,7 @@ from jaxmem.types import JaxmemError
 from jaxmem.unet import Predictor, TrainConfig, UNet, UNetConfig, load_weights, save_weights, train
 from jaxmem.unet.layers import conv3x3, max_pool2, stem3x3, upsample2
 from jaxmem.unet.model import dice_per_class, segmentation_loss
+from jaxmem.unet.predict import logits_in_blocks
 from jaxmem.unet.train import evaluate, simulate_set
 
 SMALL = UNetConfig(depth=2, width=4)
@@ -89,6 +90,13 @@ def test_tiles_leave_no_seams(shape):
     assert np.allclose(tiled.sum(-1), 1.0, atol=1e-5)
     # a pixel reaches about 10 pixels at this depth: where a tile's border is felt its weight is small
     assert np.abs(whole - tiled).max() < 0.02
+
+
+@pytest.mark.parametrize("count", [3, 4])
+def test_blocks_equal_the_whole_batch(count):
+    model = UNet(SMALL, nnx.Rngs(0))
+    images = jax.random.normal(jax.random.key(6), (count, 16, 24))
+    assert np.allclose(logits_in_blocks(model, images), model(images), atol=1e-5)
 
 
 def test_symmetries_are_undone():

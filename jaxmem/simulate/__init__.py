@@ -1,9 +1,12 @@
 """Simulated data: two-dimensional training slices and whole tomograms with their truth."""
 
-from jaxmem.simulate.slices import NoiseSpectrum as NoiseSpectrum
+from jaxmem.simulate.noise import NoiseSpectrum as NoiseSpectrum
+from jaxmem.simulate.noise import coloured_noise as coloured_noise
+from jaxmem.simulate.noise import measure_noise as measure_noise
+from jaxmem.simulate.profile import MembraneProfile as MembraneProfile
+from jaxmem.simulate.profile import measure_profile as measure_profile
 from jaxmem.simulate.slices import SliceModel as SliceModel
-from jaxmem.simulate.slices import coloured_noise as coloured_noise
-from jaxmem.simulate.slices import measure_noise as measure_noise
+from jaxmem.simulate.slices import matched as matched
 from jaxmem.simulate.slices import training_slice as training_slice
 from jaxmem.simulate.volumes import SimulatedTomogram as SimulatedTomogram
 from jaxmem.simulate.volumes import VolumeModel as VolumeModel

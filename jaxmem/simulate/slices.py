@@ -6,16 +6,20 @@ how strongly it shows depends on the direction of its normal, because the Fourie
 lies on one line and that line is either inside the missing wedge or outside it.
 """
 
+import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from jaxmem.numerics import safe_norm
 from jaxmem.preprocess import gaussian, robust_normalise
+from jaxmem.simulate.noise import NoiseSpectrum, coloured_noise, uniform
+from jaxmem.simulate.profile import MembraneProfile, bilayer, blurred, sampled
 from jaxmem.types import BACKGROUND, MEMBRANE, PROTEIN
 
 _CURVES = 10  # candidate membranes per slice; those that would cross another are dropped
@@ -30,7 +34,9 @@ class SliceModel:
     Lengths in A are divided by `pixel_size`; lengths named `_pixels` are in pixels. `contrast` is the depth of a leaflet
     over the standard deviation of the noise once smoothed by one pixel; where it falls below `visible_contrast` (in gaps,
     and where the missing wedge takes the membrane) nothing is labelled. The defaults cover bilayers at
-    10-18 A per pixel with the contrast and the noise of tomograms from weakly to well visible.
+    10-18 A per pixel with the contrast and the noise of tomograms from weakly to well visible. `profile` and `noise` are
+    empty for these ranges, or hold what was measured in a tomogram (see `matched`): the density at distances 0, 1/4, 1/2, ...
+    pixels from the mid-surface, -1 where darkest; and the noise's power at frequencies 1/(4n), 3/(4n), ... cycles per pixel.
 
     Example:
         >>> SliceModel(size=64).pixel_size
@@ -58,78 +64,42 @@ class SliceModel:
     gap_fraction: float = 0.3
     protein_radius: tuple[float, float] = (28.0, 60.0)
     protein_stalk: tuple[float, float] = (50.0, 110.0)
+    profile: tuple[float, ...] = ()
+    noise: tuple[float, ...] = ()
 
 
-class NoiseSpectrum(NamedTuple):
-    """Power spectrum of a tomogram's noise: `radial[i]` at spatial frequency `frequency[i]` (cycles per pixel)."""
+def matched(
+    model: SliceModel,
+    profile: MembraneProfile,
+    spectrum: NoiseSpectrum,
+    contrast: float,
+    spread: tuple[float, float] = (0.6, 1.4),
+) -> SliceModel:
+    """A model whose membranes and noise are those of a tomogram (paper, Section 3 and supplement, Section 1).
 
-    frequency: Float[Array, " n"]
-    radial: Float[Array, " n"]
+    Arguments:
+        model: what to keep of shapes, proteins and gaps.
+        profile: from `measure_profile`.
+        spectrum: from `measure_noise`.
+        contrast: the membranes' depth over the standard deviation of the noise smoothed by one pixel.
+        spread: contrasts are drawn from so much of the measured one; a slice's membranes vary by 0.7 to 1.2 besides.
 
-
-def _uniform(key: Key[Array, ""], bounds: tuple[float, float], shape: tuple[int, ...] = ()) -> Array:
-    return jax.random.uniform(key, shape, minval=bounds[0], maxval=bounds[1])
+    Raises:
+        ValueError: if the contrast is not positive: membranes must be darker than the background.
+    """
+    if not contrast > 0:
+        raise ValueError(f"matched: membranes must be darker than the background, got a contrast of {contrast}")
+    density, power = np.asarray(profile.density, float), np.asarray(spectrum.radial, float)
+    return replace(
+        model,
+        contrast=(spread[0] * contrast, spread[1] * contrast),
+        profile=tuple(np.round(density, 4).tolist()),
+        noise=tuple(float(f"{v:.4g}") for v in power / power.max()),
+    )
 
 
 def _log_uniform(key: Key[Array, ""], bounds: tuple[float, float]) -> Array:
-    return jnp.exp(_uniform(key, (math.log(bounds[0]), math.log(bounds[1]))))
-
-
-def measure_noise(slices: Float[Array, "n height width"], bins: int = 48) -> NoiseSpectrum:
-    """Radially averaged power spectrum of background slices.
-
-    Arguments:
-        slices: background regions, one per row of the leading axis, any units.
-        bins: number of frequencies between 0 and the Nyquist frequency.
-
-    Returns:
-        The spectrum, to hand to `training_slice` so that its noise matches the tomogram's (paper, supplement, Section 1).
-
-    Raises:
-        ValueError: if `slices` is not three-dimensional.
-    """
-    if slices.ndim != 3:
-        raise ValueError(f"measure_noise: expected slices of shape (n, height, width), got {slices.shape}")
-    height, width = slices.shape[-2:]
-    power = jnp.abs(jnp.fft.fft2(slices - slices.mean(axis=(1, 2), keepdims=True))) ** 2
-    power = power.mean(0) / (height * width)
-    frequency = jnp.hypot(jnp.fft.fftfreq(height)[:, None], jnp.fft.fftfreq(width)[None, :])
-    index = jnp.clip((frequency / 0.5 * bins).astype(int), 0, bins - 1).ravel()
-    total = jnp.zeros(bins, slices.dtype).at[index].add(power.ravel())
-    count = jnp.zeros(bins, slices.dtype).at[index].add(1.0)
-    return NoiseSpectrum((jnp.arange(bins) + 0.5).astype(slices.dtype) * 0.5 / bins, total / jnp.maximum(count, 1))
-
-
-def coloured_noise(key: Key[Array, ""], size: int, spectrum: NoiseSpectrum | None = None) -> Float[Array, "size size"]:
-    """Gaussian noise of unit variance, coloured by `spectrum` or by a random spectrum typical of back-projected slices.
-
-    The random spectrum has a low cut along the direction across the tilt axis (the ramp filter), a Gaussian high cut
-    that differs between the two axes, and a little low-frequency power (ice thickness, out-of-focus density).
-
-    Arguments:
-        key: random key.
-        size: side of the square slice in pixels.
-        spectrum: measured spectrum; drawn at random when None.
-
-    Returns:
-        One slice of noise with standard deviation 1.
-    """
-    keys = jax.random.split(key, 8)
-    qy, qx = jnp.fft.fftfreq(size)[:, None], jnp.fft.fftfreq(size)[None, :]
-    if spectrum is None:
-        across = jnp.where(jax.random.bernoulli(keys[0]), qx, qy)
-        along = jnp.where(jax.random.bernoulli(keys[0]), qy, qx)
-        ramp = 1.0 - _uniform(keys[1], (0.0, 1.0)) * jnp.exp(-((across / _uniform(keys[2], (0.03, 0.15))) ** 2))
-        cut_across, cut_along = _uniform(keys[3], (0.12, 0.45)), _uniform(keys[4], (0.2, 0.7))
-        cut = jnp.exp(-((across / cut_across) ** 2) - (along / cut_along) ** 2)
-        radius2 = qx**2 + qy**2
-        slow = _uniform(keys[5], (0.0, 3.0)) * jnp.exp(-radius2 / _uniform(keys[6], (0.01, 0.05)) ** 2)
-        power = cut * (ramp + slow)
-    else:
-        power = jnp.interp(jnp.hypot(qx, qy), spectrum.frequency, spectrum.radial)
-    white = jax.random.normal(keys[7], (size, size))
-    noise = jnp.fft.ifft2(jnp.fft.fft2(white) * jnp.sqrt(jnp.maximum(power, 0.0))).real
-    return noise / jnp.maximum(noise.std(), 1e-6)
+    return jnp.exp(uniform(key, (math.log(bounds[0]), math.log(bounds[1]))))
 
 
 class _Curve(NamedTuple):
@@ -142,29 +112,28 @@ class _Curve(NamedTuple):
 
 def _draw_curve(key: Key[Array, ""], model: SliceModel, hosts: _Curve, accepted: Array) -> _Curve:
     """A candidate membrane; with `nested_fraction`, inside one of the accepted `hosts`."""
-    keys = jax.random.split(key, 9)
+    keys = jax.random.split(key, 11)
     sheet = jax.random.bernoulli(keys[0], model.sheet_fraction)
     radius = jnp.where(
         sheet, _log_uniform(keys[1], model.sheet_radius_pixels), _log_uniform(keys[1], model.radius_pixels)
     )
-    free = _uniform(keys[2], (-0.15, 1.15), (2,)) * model.size
+    free = uniform(keys[2], (-0.15, 1.15), (2,)) * model.size
     # a sheet's centre lies so far out that its circumference passes through the slice
     towards = free - model.size / 2 + 1e-3
-    far = model.size * _uniform(keys[3], (0.2, 0.8), (2,)) + radius * towards / safe_norm(towards)
+    far = model.size * uniform(keys[3], (0.2, 0.8), (2,)) + radius * towards / safe_norm(towards)
     weights = jnp.where(accepted, 1.0, 1e-6)
     host = jax.random.categorical(keys[4], jnp.log(weights))
     nested = jax.random.bernoulli(keys[5], model.nested_fraction) & accepted.any() & ~sheet
-    inner = jnp.clip(hosts.radius[host] * _uniform(keys[6], (0.3, 0.8)), model.radius_pixels[0] * 0.8)
-    centre = jnp.where(sheet, far, jnp.where(nested, hosts.centre[host] + _uniform(keys[7], (-6.0, 6.0), (2,)), free))
+    inner = jnp.clip(hosts.radius[host] * uniform(keys[6], (0.3, 0.8)), model.radius_pixels[0] * 0.8)
+    centre = jnp.where(sheet, far, jnp.where(nested, hosts.centre[host] + uniform(keys[7], (-6.0, 6.0), (2,)), free))
     order = jnp.arange(2, 6)[:, None]
     draw = jax.random.normal(keys[8], (4, 2)) * model.deformation / order
-    keys = jax.random.split(keys[8])
-    aspect = _uniform(keys[0], model.aspect)
+    aspect = uniform(keys[9], model.aspect)
     return _Curve(
         centre,
         jnp.where(nested, inner, radius),
         jnp.where(nested, 0.5 + 0.5 * aspect, aspect),
-        _uniform(keys[1], (0.0, jnp.pi)),
+        uniform(keys[10], (0.0, jnp.pi)),
         draw,
     )
 
@@ -206,50 +175,55 @@ def _level(curve: _Curve, points: Float[Array, "... 2"]) -> tuple[Array, Array]:
     return jnp.sqrt(u**2 + v**2 + 1e-6) - curve.radius * (1.0 + wave.sum(-1)), angle
 
 
-def _bilayer(distance: Array, half: Array, sigma: Array, fringe: Array) -> Array:
-    """Two dark leaflets at +-`half` with the bright fringe of underfocus around them; about -1 on a leaflet."""
-    leaflets = jnp.exp(-0.5 * ((distance - half) / sigma) ** 2) + jnp.exp(-0.5 * ((distance + half) / sigma) ** 2)
-    halo = jnp.exp(-0.5 * (distance / (half + 2.2 * sigma)) ** 2)
-    return -leaflets + fringe * halo
+def _cross_section(key: Key[Array, ""], model: SliceModel, spread: Array):
+    """The density across a membrane as a function of distance, blurred by `spread` pixels, and how deep it still is."""
+    if model.profile:
+        density = blurred(jnp.array(model.profile, jnp.float32), spread)
+        return functools.partial(sampled, density), -density.min()
+    keys = jax.random.split(key, 3)
+    half = 0.5 * uniform(keys[0], model.leaflet_distance) / model.pixel_size
+    sigma = uniform(keys[1], model.leaflet_sigma) / model.pixel_size
+    blur = jnp.sqrt(sigma**2 + spread**2)
+    fringe = uniform(keys[2], (0.0, 0.5))
+    return lambda distance: sigma / blur * bilayer(distance, half, blur, fringe), sigma / blur
 
 
 def _membrane(
     key: Key[Array, ""], model: SliceModel, curve: _Curve, points: Array, wedge: tuple[Array, Array], contrast: Array
 ):
     """Density, label, and level function of one membrane over the slice."""
-    keys = jax.random.split(key, 12)
+    keys = jax.random.split(key, 10)
     level, angle = _level(curve, points)
     slope_y, slope_x = jnp.gradient(level)
     slope = jnp.sqrt(slope_y**2 + slope_x**2 + 1e-6)
     distance = level / slope
-    sin_tilt = _uniform(keys[0], (0.0, 0.85)) * jnp.where(jax.random.bernoulli(keys[1], 0.6), 1.0, 0.3)
+    sin_tilt = uniform(keys[0], (0.0, 0.85)) * jnp.where(jax.random.bernoulli(keys[1], 0.6), 1.0, 0.3)
     cos_tilt = jnp.sqrt(1.0 - sin_tilt**2)
     axis, tan_max = wedge
     across = jnp.abs(slope_x * axis[0] + slope_y * axis[1]) / slope * cos_tilt
     seen = jax.nn.sigmoid((tan_max * across + 0.12 - sin_tilt) / 0.1)
 
     # weak and missing arcs: a slow modulation along the curve, and up to two windows where nothing is left
-    phase = _uniform(keys[2], (0.0, 2 * jnp.pi), (3,))
+    phase = uniform(keys[2], (0.0, 2 * jnp.pi), (3,))
     order = jnp.arange(1, 4)
     slow = jnp.cos(order * angle[..., None] + phase).sum(-1) / 3.0
-    fade = 1.0 + _uniform(keys[3], (0.0, 0.5)) * (slow - 0.5)
-    middle, width = _uniform(keys[4], (0.0, 2 * jnp.pi), (2,)), _uniform(keys[5], (0.1, 0.7), (2,))
+    fade = 1.0 + uniform(keys[3], (0.0, 0.5)) * (slow - 0.5)
+    middle, width = uniform(keys[4], (0.0, 2 * jnp.pi), (2,)), uniform(keys[5], (0.1, 0.7), (2,))
     gap = jax.random.bernoulli(keys[6], model.gap_fraction, (2,))
     away = jnp.abs(jnp.mod(angle[..., None] - middle + jnp.pi, 2 * jnp.pi) - jnp.pi) - width
     intact = jnp.prod(jnp.where(gap, jax.nn.sigmoid(away * curve.radius / 1.5), 1.0), -1)
     visible = seen * intact
 
-    half = 0.5 * _uniform(keys[7], model.leaflet_distance) / model.pixel_size
-    sigma = _uniform(keys[8], model.leaflet_sigma) / model.pixel_size
-    blur = jnp.sqrt(sigma**2 + (model.z_blur / model.pixel_size * sin_tilt) ** 2)
+    spread = model.z_blur / model.pixel_size * sin_tilt
+    across_membrane, peak = _cross_section(keys[7], model, spread)
     along = distance * cos_tilt
-    gap_pixels = _uniform(keys[9], model.double_gap) / model.pixel_size
-    double = jax.random.bernoulli(keys[10], model.double_fraction) & (curve.radius > 2.5 * gap_pixels)
-    fringe = _uniform(keys[11], (0.0, 0.5))
+    gap_pixels = uniform(keys[8], model.double_gap) / model.pixel_size
+    double = jax.random.bernoulli(keys[9], model.double_fraction) & (curve.radius > 2.5 * gap_pixels)
     second = along + gap_pixels
-    density = _bilayer(along, half, blur, fringe) + jnp.where(double, _bilayer(second, half, blur, fringe), 0.0)
-    shown = contrast * sigma / blur * fade * visible
-    density = density * shown * jax.nn.sigmoid(level + 0.7 * curve.radius)
+    density = across_membrane(along) + jnp.where(double, across_membrane(second), 0.0)
+    strength = contrast * fade * visible
+    shown = peak * strength
+    density = density * strength * jax.nn.sigmoid(level + 0.7 * curve.radius)
     nearest = jnp.where(double, jnp.minimum(jnp.abs(along), jnp.abs(second)), jnp.abs(along))
     whole = level > -0.7 * curve.radius  # the level function has a kink at the centre
     label = (nearest <= 0.5 * model.membrane_thickness / model.pixel_size) & (shown > model.visible_contrast) & whole
@@ -258,10 +232,10 @@ def _membrane(
 
 def _discs(key: Key[Array, ""], model: SliceModel, curves: _Curve, accepted: Array, points: Array):
     """Globular proteins on stalks beside the membranes, and a few free ones: density and label."""
-    keys = jax.random.split(key, 8)
+    keys = jax.random.split(key, 9)
     host = jax.random.categorical(keys[0], jnp.log(jnp.where(accepted, 1.0, 1e-9)), shape=(_DISCS,))
-    angle = _uniform(keys[1], (0.0, 2 * jnp.pi), (_DISCS,))
-    stalk = _uniform(keys[2], model.protein_stalk, (_DISCS,)) / model.pixel_size
+    angle = uniform(keys[1], (0.0, 2 * jnp.pi), (_DISCS,))
+    stalk = uniform(keys[2], model.protein_stalk, (_DISCS,)) / model.pixel_size
     side = jnp.where(jax.random.bernoulli(keys[3], 0.8, (_DISCS,)), 1.0, -1.0)
     curve = jax.tree.map(lambda leaf: leaf[host], curves)
     order = jnp.arange(2, 6)
@@ -273,11 +247,11 @@ def _discs(key: Key[Array, ""], model: SliceModel, curves: _Curve, accepted: Arr
     u, v = reach * jnp.cos(angle), reach * jnp.sin(angle) * curve.aspect
     cos, sin = jnp.cos(curve.angle), jnp.sin(curve.angle)
     attached = curve.centre + jnp.stack([u * sin + v * cos, u * cos - v * sin], -1)
-    free = _uniform(keys[4], (0.0, 1.0), (_DISCS, 2)) * model.size
+    free = uniform(keys[4], (0.0, 1.0), (_DISCS, 2)) * model.size
     is_free = jax.random.bernoulli(keys[5], 0.15, (_DISCS,)) | ~accepted.any()
     centre = jnp.where(is_free[:, None], free, attached)
-    radius = _uniform(keys[6], model.protein_radius, (_DISCS,)) / model.pixel_size
-    present = jax.random.uniform(keys[7], (_DISCS,)) < _uniform(jax.random.fold_in(keys[7], 1), (0.0, 0.6))
+    radius = uniform(keys[6], model.protein_radius, (_DISCS,)) / model.pixel_size
+    present = jax.random.uniform(keys[7], (_DISCS,)) < uniform(keys[8], (0.0, 0.6))
 
     def add(i, state):
         density, label = state
@@ -289,15 +263,12 @@ def _discs(key: Key[Array, ""], model: SliceModel, curves: _Curve, accepted: Arr
     return jax.lax.fori_loop(0, _DISCS, add, (blank, blank.astype(bool)))
 
 
-def training_slice(
-    key: Key[Array, ""], model: SliceModel, spectrum: NoiseSpectrum | None = None
-) -> tuple[Float[Array, "size size"], Int[Array, "size size"]]:
+def training_slice(key: Key[Array, ""], model: SliceModel) -> tuple[Float[Array, "size size"], Int[Array, "size size"]]:
     """One simulated slice with its labels (paper, Section 3 and Fig. 3).
 
     Arguments:
         key: random key.
         model: the ranges to draw from; static under jit.
-        spectrum: noise spectrum measured with `measure_noise`; drawn at random when None.
 
     Returns:
         image: normalised as `preprocess.robust_normalise` leaves a tomogram's slice; membranes are dark.
@@ -308,19 +279,19 @@ def training_slice(
         >>> image.shape, int(labels.max()) <= 2
         ((64, 64), True)
     """
-    keys = jax.random.split(key, 20)
+    keys = jax.random.split(key, 23)
     size = model.size
     grid = jnp.stack(jnp.meshgrid(jnp.arange(size), jnp.arange(size), indexing="ij"), -1).astype(jnp.float32)
     knots = max(3, size // 40)
-    bend = jax.random.normal(keys[0], (knots, knots, 2)) * _uniform(keys[1], model.elastic_pixels)
+    bend = jax.random.normal(keys[0], (knots, knots, 2)) * uniform(keys[1], model.elastic_pixels)
     warped = grid + jax.image.resize(bend, (size, size, 2), "cubic")
 
     curves, accepted = _place(keys[2], model)
     across = jax.random.bernoulli(keys[3])
     axis = jnp.where(across, jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0]))
-    wedge = axis, jnp.tan(jnp.deg2rad(_uniform(keys[4], model.tilt_range)))
+    wedge = axis, jnp.tan(jnp.deg2rad(uniform(keys[4], model.tilt_range)))
     contrast = _log_uniform(keys[16], model.contrast)
-    strength = contrast * _uniform(keys[5], (0.7, 1.2), (_CURVES,))
+    strength = contrast * uniform(keys[5], (0.7, 1.2), (_CURVES,))
     lumen = 0.15 * jax.random.normal(keys[6], (_CURVES,))
 
     def add(i, state):
@@ -333,27 +304,31 @@ def training_slice(
     blank = jnp.zeros((size, size))
     density, membrane = jax.lax.fori_loop(0, _CURVES, add, (blank, blank.astype(bool)))
     protein_density, protein = _discs(keys[8], model, curves, accepted, warped)
-    density = density + contrast * protein_density * _uniform(keys[9], (0.7, 1.5))
+    density = density + contrast * protein_density * uniform(keys[9], (0.7, 1.5))
 
+    spectrum = None
+    if model.noise:
+        bins = len(model.noise)
+        spectrum = NoiseSpectrum((jnp.arange(bins) + 0.5) * 0.5 / bins, jnp.array(model.noise, jnp.float32))
     noise = coloured_noise(keys[10], size, spectrum)
     # a strip of carbon film or an ice crystal: the same texture, stronger on one side of a line
-    towards = _uniform(keys[11], (0.0, 2 * jnp.pi))
-    line = (grid - _uniform(keys[12], (0.2, 0.8), (2,)) * size) @ jnp.stack([jnp.sin(towards), jnp.cos(towards)])
-    film = jax.nn.sigmoid(line / 3.0) * jax.random.bernoulli(keys[13], 0.15) * _uniform(keys[14], (0.3, 2.0))
+    towards = uniform(keys[11], (0.0, 2 * jnp.pi))
+    line = (grid - uniform(keys[12], (0.2, 0.8), (2,)) * size) @ jnp.stack([jnp.sin(towards), jnp.cos(towards)])
+    film = jax.nn.sigmoid(line / 3.0) * jax.random.bernoulli(keys[13], 0.15) * uniform(keys[14], (0.3, 2.0))
     texture = coloured_noise(keys[15], size)
     # contrast counts against the noise left after smoothing by a leaflet's width: what the eye has to beat
     rival = gaussian(noise, (1.0, 1.0)).std()
     image = rival * density + noise + film * texture
 
-    centre = _uniform(keys[17], (0.0, 1.0), (_BEADS, 2)) * size
-    bead = jax.random.bernoulli(keys[18], 0.25, (_BEADS,)) * _uniform(keys[18], (5.0, 16.0), (_BEADS,))
-    radius = _uniform(keys[19], (1.5, 6.0), (_BEADS,))
+    centre = uniform(keys[17], (0.0, 1.0), (_BEADS, 2)) * size
+    bead = jax.random.bernoulli(keys[18], 0.25, (_BEADS,)) * uniform(keys[20], (5.0, 16.0), (_BEADS,))
+    radius = uniform(keys[19], (1.5, 6.0), (_BEADS,))
     distance = safe_norm(grid[..., None, :] - centre)
     # the bright halo of underfocus, and the bright wings that the missing wedge draws out across the tilt axis
     offset = grid[..., None, :] - centre
     drawn_out = jnp.sqrt((offset @ jnp.abs(axis[::-1]) / 3.0) ** 2 + (offset @ axis) ** 2 + 1e-3)
-    halo = _uniform(keys[13], (0.15, 0.5)) * jnp.exp(-((distance / radius - 1.6) ** 2) / 0.15)
-    wings = _uniform(keys[14], (0.0, 0.3)) * jnp.exp(-((drawn_out / (1.5 * radius)) ** 2)) * (distance > radius)
+    halo = uniform(keys[21], (0.15, 0.5)) * jnp.exp(-((distance / radius - 1.6) ** 2) / 0.15)
+    wings = uniform(keys[22], (0.0, 0.3)) * jnp.exp(-((drawn_out / (1.5 * radius)) ** 2)) * (distance > radius)
     spot = -jax.nn.sigmoid((radius - distance) / 0.6) + halo + wings
     image = image + (spot * bead).sum(-1)
     hidden = ((distance < radius + 1) & (bead > 0)).any(-1)

@@ -33,7 +33,7 @@ class TrainConfig:
 
     network: UNetConfig = field(default_factory=UNetConfig)
     slices: SliceModel = field(default_factory=SliceModel)
-    images: int = 2400
+    images: int = 4800
     test_images: int = 80
     validation_images: int = 10
     epochs: int = 10
