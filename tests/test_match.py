@@ -48,6 +48,14 @@ def test_lengths_are_the_networks_pixels():
     assert int(np.argmin(scaled.profile)) * STEP == pytest.approx(LEAFLET / 14.0, abs=0.4)
 
 
+def test_two_slices_marked_by_hand_are_enough(like):
+    tomogram, mask = upright_cylinder()
+    few = np.where(np.isin(np.arange(16), (4, 11))[:, None, None], mask, 0)
+    found = match_tomogram(tomogram, few, config=PLAIN)
+    assert np.mean(found.contrast) == pytest.approx(np.mean(like.contrast), rel=0.15)
+    assert int(np.argmin(found.profile)) * STEP == pytest.approx(LEAFLET / 14.0, abs=0.4)
+
+
 def test_what_cannot_be_matched_is_said():
     tomogram, mask = upright_cylinder(shape=(4, 200, 200))
     with pytest.raises(JaxmemError, match="shape"):
@@ -57,7 +65,7 @@ def test_what_cannot_be_matched_is_said():
     with pytest.raises(JaxmemError, match="not darker"):
         match_tomogram(tomogram._replace(data=-tomogram.data), mask, config=PLAIN)
     with pytest.raises(JaxmemError, match="too little"):
-        match_tomogram(tomogram, mask * (np.indices(mask.shape)[1] < 55), config=PLAIN)
+        match_tomogram(tomogram, mask * (np.indices(mask.shape)[1] < 52), config=PLAIN)
     grid = np.zeros_like(mask)
     grid[:, ::20] = 1
     with pytest.raises(JaxmemError, match="background"):

@@ -109,7 +109,7 @@ def derivatives(posterior: Posterior, point: Float[Array, " d"]) -> Derivatives:
     """
     kernel, x = posterior.kernel, posterior.x
     scale = 1.0 / kernel.R**2
-    square = jnp.sum((point - x) ** 2, -1) * scale
+    square = sum((point[i] - x[:, i]) ** 2 for i in range(x.shape[1])) * scale
     first, second = jax.grad(kernel.profile), jax.grad(jax.grad(kernel.profile))
     weights = kernel.variance * posterior.weights
     c0 = weights * jax.vmap(kernel.profile)(square)

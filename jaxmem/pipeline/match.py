@@ -33,8 +33,9 @@ def match_tomogram(
 
     Arguments:
         tomogram: membranes dark.
-        mask: (nz, ny, nx), not 0 on membranes or on a part of them; a hand-made mask of a few slices will do. Membranes it
-            leaves out count as background.
+        mask: (nz, ny, nx), not 0 on membranes or on a part of them. A few slices marked by hand will do: where fewer than
+            six in a row are marked, the membranes there are taken to stand upright. In a slice that is marked at all,
+            membranes it leaves out count as background.
         model: what to keep of shapes, proteins and gaps; the defaults when None.
         config: filters; those a run would use.
 
@@ -53,10 +54,9 @@ def match_tomogram(
         raise JaxmemError(
             f"the mask has shape {mask.shape}, the tomogram {data.shape}; give the mask of the same volume"
         )
-    lines = truth_midlines((np.asarray(mask) != 0).astype(np.int8))
-    if not lines:
+    points, normals = _midlines(np.asarray(mask) != 0)
+    if len(points) == 0:
         raise JaxmemError("the mask holds no membrane; mark at least one")
-    points, normals = (np.concatenate(a) for a in zip(*lines.values()))
     shape = network_shape(data.shape[1:], tomogram.voxel_size, model.pixel_size, config)
     scale = np.array(data.shape[1:]) / shape  # voxels in a pixel
     upright = np.abs(normals[:, 0]) < 0.35
@@ -103,6 +103,20 @@ def match_tomogram(
             "check that mask and tomogram lie on each other"
         )
     return matched(model, profile, measure_noise(jnp.asarray(patches), bins=patches.shape[-1] // 2), contrast)
+
+
+def _midlines(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Points and normals on the middle of the mask's membranes: in 3D, or slice by slice where single slices are marked."""
+    marked = np.flatnonzero(mask.any((1, 2)))
+    blocks = np.split(marked, np.flatnonzero(np.diff(marked) > 1) + 1) if len(marked) else []
+    points, normals = [np.zeros((0, 3), np.float32)], [np.zeros((0, 3), np.float32)]
+    for block in blocks:
+        parts = [block] if len(block) >= 6 else [block[i : i + 1] for i in range(len(block))]
+        for part in parts:
+            for found, facing in truth_midlines(mask[part].astype(np.int8)).values():
+                points.append(found + np.array([part[0], 0, 0], np.float32))
+                normals.append(facing)
+    return np.concatenate(points), np.concatenate(normals)
 
 
 def _clear_windows(slices: list[tuple[np.ndarray, np.ndarray]], enough: int = 16) -> np.ndarray:

@@ -18,6 +18,7 @@ from jaxmem.surface.implicit import FitConfig, Membrane
 
 _COARSE = 4  # fine cells in the edge of a coarse one
 _CHUNK = 2048
+_BLOCK = 128  # points at a time against all data: what they share stays in the cache
 
 
 class Field(NamedTuple):
@@ -61,7 +62,7 @@ class Mesh(NamedTuple):
 
 @jax.jit
 def _means(posterior, points):
-    return jax.vmap(gp.mean, (None, 0))(posterior, points)
+    return jax.lax.map(lambda p: gp.mean(posterior, p), points, batch_size=_BLOCK)
 
 
 @jax.jit
@@ -76,7 +77,7 @@ def _project(posterior, points):
 
         return jax.lax.fori_loop(0, 3, step, p)
 
-    return jax.vmap(one)(points)
+    return jax.lax.map(one, points, batch_size=_BLOCK)
 
 
 @jax.jit
@@ -97,7 +98,7 @@ def _geometry(posterior, points):
             gauss = jnp.zeros_like(length)
         return slope, jnp.sqrt(gp.variance(posterior, p)), mean, gauss
 
-    return jax.vmap(one)(points)
+    return jax.lax.map(one, points, batch_size=_BLOCK)
 
 
 def _nodes(low: np.ndarray, counts: np.ndarray, step: float) -> np.ndarray:
