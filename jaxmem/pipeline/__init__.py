@@ -7,7 +7,7 @@ from jaxmem.pipeline.evaluate import format_scores as format_scores
 from jaxmem.pipeline.files import write_run as write_run
 from jaxmem.pipeline.masks import fit_mask as fit_mask
 from jaxmem.pipeline.match import match_tomogram as match_tomogram
-from jaxmem.pipeline.stages import MembraneResult as MembraneResult
-from jaxmem.pipeline.stages import Result as Result
-from jaxmem.pipeline.stages import Surface as Surface
+from jaxmem.pipeline.record import MembraneResult as MembraneResult
+from jaxmem.pipeline.record import Result as Result
+from jaxmem.pipeline.record import Surface as Surface
 from jaxmem.pipeline.stages import segment as segment

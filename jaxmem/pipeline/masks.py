@@ -9,7 +9,8 @@ from jaxmem.grouping import Midline, Region, midline
 from jaxmem.grouping.select import regions_from_instances
 from jaxmem.io import as_instances
 from jaxmem.pipeline.config import Config
-from jaxmem.pipeline.stages import Progress, Result, Run, as_volume, finish, group, is_flat
+from jaxmem.pipeline.record import Progress, Result, Run
+from jaxmem.pipeline.stages import as_volume, finish, group, is_flat
 from jaxmem.types import BACKGROUND, MEMBRANE, Tomogram
 
 

@@ -1,107 +1,21 @@
 """One function per stage, and `segment`, which chains them from a tomogram."""
 
-import logging
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.spatial import cKDTree
 
-from jaxmem import ellipse as ell
 from jaxmem import preprocess
 from jaxmem.grouping import Midline, Region, merge_regions, midline, select_membranes
-from jaxmem.numerics import bucket_size
 from jaxmem.pipeline.config import Config, PreprocessConfig
-from jaxmem.surface import Mesh, extract, fit_membranes, paint
+from jaxmem.pipeline.pruning import prune_and_recover
+from jaxmem.pipeline.record import MembraneResult, Progress, Result, Run
+from jaxmem.surface import extract, fit_membranes, paint
 from jaxmem.types import BACKGROUND, MEMBRANE, PROTEIN, JaxmemError, Tomogram
 from jaxmem.unet import Predictor, load_weights
 
-log = logging.getLogger("jaxmem")
-
 _BILAYER = 50.0  # A; thickness of the labels where nothing else is said
-
-Progress = Callable[[str, int, int], None]
-"""Told the stage's name, the steps done, and the steps in all."""
-
-
-class MembraneResult(NamedTuple):
-    """One membrane: its surface in voxels, how many points support it, and the learnt noise of the points in voxels."""
-
-    mesh: Mesh
-    points: int
-    noise: float
-
-
-class Surface(NamedTuple):
-    """A surface for `evaluate`, in voxels, zyx: vertices and normals (n, 3), sigma (n,), and whether it is closed."""
-
-    vertices: np.ndarray
-    normals: np.ndarray
-    sigma: np.ndarray
-    closed: bool
-
-
-class Result(NamedTuple):
-    """What `segment` and `fit_mask` return; volumes are (nz, ny, nx), on the input's voxels.
-
-    Attributes:
-        semantic: int8; 0 background, 1 protein, 2 membrane: what the network (or the mask) says.
-        labels: int16; instances 1...n, the membranes' surfaces at equal thickness.
-        uncertainty: float32; standard deviation of the surface's position in A, on labelled voxels; 0 elsewhere.
-        membranes: in the labels' order.
-        decisions: what was decided, in words.
-        warnings: what the user should know.
-        seconds: time of each stage.
-        weights_hash: SHA-256 of the network's weights; empty for `fit_mask`.
-    """
-
-    semantic: np.ndarray
-    labels: np.ndarray
-    uncertainty: np.ndarray
-    membranes: list[MembraneResult]
-    decisions: list[str]
-    warnings: list[str]
-    seconds: dict[str, float]
-    weights_hash: str
-
-    def surfaces(self) -> dict[int, Surface]:
-        """The surface of each label, as `evaluate` takes them; curves of a single slice lie at z = 0."""
-        out = {}
-        for number, membrane in enumerate(self.membranes, 1):
-            mesh = membrane.mesh
-            lift = ((0, 0), (3 - mesh.vertices.shape[1], 0))
-            out[number] = Surface(np.pad(mesh.vertices, lift), np.pad(mesh.normals, lift), mesh.sigma, mesh.closed)
-        return out
-
-
-class Run:
-    """Collects what a run decides and how long its stages take; a stage's progress goes to the caller."""
-
-    def __init__(self, progress: Progress | None):
-        self.progress = progress or (lambda *_: None)
-        self.decisions: list[str] = []
-        self.warnings: list[str] = []
-        self.seconds: dict[str, float] = {}
-
-    def decide(self, text: str) -> None:
-        self.decisions.append(text)
-        log.info(text)
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
-        log.warning(text)
-
-    @contextmanager
-    def stage(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
-        start = time.perf_counter()
-        self.progress(name, 0, total)
-        yield lambda done: self.progress(name, done, total)
-        self.progress(name, total, total)
-        self.seconds[name] = round(time.perf_counter() - start, 3)
 
 
 def prepared_slices(
@@ -214,72 +128,6 @@ def group(
         regions = select_membranes(line, region, volume.shape, voxel_size, config.select, run.decide)
     run.decide(f"{len(line.points)} midline points in {region.max(initial=0)} regions; {len(regions)} membranes")
     return line, regions
-
-
-def prune_and_recover(line: Midline, regions: list[Region], config: Config, run: Run) -> list[Region]:
-    """Ellipse stage: in each slice an ellipse, warm-started from the neighbour; points far from it go, near ones come back.
-
-    Only closed membranes that an ellipse describes take part (paper, Section 5.1).
-    """
-    if line.points.shape[1] != 3 or not config.ellipse.enabled:
-        return regions
-    taken = np.zeros(len(line.points), int)
-    for number, region in enumerate(regions, 1):
-        taken[region.members] = number
-    with run.stage("ellipses", len(regions)) as step:
-        for number, region in enumerate(regions, 1):
-            if region.closed:
-                gone, back = _one_sequence(line, taken, number, config)
-                if gone or back:
-                    run.decide(f"membrane {number}: ellipses pruned {gone} points and recovered {back}")
-            step(number)
-    return [r._replace(members=np.flatnonzero(taken == k)) for k, r in enumerate(regions, 1)]
-
-
-_sequence = jax.jit(lambda points, mask, change: ell.fit_sequence(points, mask, prior_sigma=change, noise=1.0))
-_distance_rows = jax.jit(jax.vmap(jax.vmap(ell.distance, (None, 0))))
-_ROW = 96  # points a slice is fitted with
-
-
-def _one_sequence(line: Midline, taken: np.ndarray, number: int, config: Config) -> tuple[int, int]:
-    mine = taken == number
-    planes = line.voxels[:, 0]
-    first, last = int(planes[mine].min()), int(planes[mine].max())
-    rows = bucket_size(last - first + 1, 32)
-    points, mask = np.zeros((rows, _ROW, 2), np.float32), np.zeros((rows, _ROW), bool)
-    for z in range(first, last + 1):
-        index = np.flatnonzero(mine & (planes == z))
-        index = index[np.linspace(0, len(index) - 1, min(len(index), _ROW)).astype(int)] if len(index) else index
-        points[z - first, : len(index)] = line.points[index, 1:]
-        mask[z - first, : len(index)] = True
-    fits = _sequence(points, mask, config.ellipse.change)
-    # far from the slice with most points an ellipse through few points means little: only trusted slices decide
-    trusted = np.asarray(fits.success) & (mask.sum(1) >= 12)
-    tolerance = np.maximum(config.ellipse.tolerance, 3.0 * np.nan_to_num(np.asarray(fits.sigma), nan=np.inf))
-    tolerance = np.where(tolerance > 3.0 * config.ellipse.tolerance, np.inf, tolerance)  # no ellipse: leave it alone
-    inside = (planes >= first) & (planes <= last)
-    candidates = np.flatnonzero(inside & (mine | (taken == 0)))
-    row = planes[candidates] - first
-    order = np.argsort(row, kind="stable")
-    candidates, row = candidates[order], row[order]
-    counts = np.bincount(row, minlength=rows)
-    width = bucket_size(int(counts.max()), 128)
-    place = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
-    grid = np.zeros((rows, width, 2), np.float32)
-    grid[row, place] = line.points[candidates, 1:]
-    far = np.abs(np.asarray(_distance_rows(fits.ellipse, grid))[row, place])
-    decides = trusted[row] & np.isfinite(tolerance[row])
-    gone = candidates[decides & mine[candidates] & (far > tolerance[row])]
-    # a recovered point also has to be near one that is already there: ellipses do not reach across to other membranes
-    back = candidates[decides & ~mine[candidates] & (far <= config.ellipse.tolerance)]
-    if len(back):
-        near = cKDTree(line.points[mine]).query(line.points[back])[0] <= 12.0
-        back = back[near]
-    if len(gone) > 0.5 * mine.sum():
-        return 0, 0  # then the ellipses are wrong, not the points
-    taken[gone] = 0
-    taken[back] = number
-    return len(gone), len(back)
 
 
 def surfaces(

@@ -1,0 +1,92 @@
+"""What a run returns, and what it records on the way."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxmem.surface import Mesh
+
+log = logging.getLogger("jaxmem")
+
+Progress = Callable[[str, int, int], None]
+"""Told the stage's name, the steps done, and the steps in all."""
+
+
+class MembraneResult(NamedTuple):
+    """One membrane: its surface in voxels, how many points support it, and the learnt noise of the points in voxels."""
+
+    mesh: Mesh
+    points: int
+    noise: float
+
+
+class Surface(NamedTuple):
+    """A surface for `evaluate`, in voxels, zyx: vertices and normals (n, 3), sigma (n,), and whether it is closed."""
+
+    vertices: np.ndarray
+    normals: np.ndarray
+    sigma: np.ndarray
+    closed: bool
+
+
+class Result(NamedTuple):
+    """What `segment` and `fit_mask` return; volumes are (nz, ny, nx), on the input's voxels.
+
+    Attributes:
+        semantic: int8; 0 background, 1 protein, 2 membrane: what the network (or the mask) says.
+        labels: int16; instances 1...n, the membranes' surfaces at equal thickness.
+        uncertainty: float32; standard deviation of the surface's position in A, on labelled voxels; 0 elsewhere.
+        membranes: in the labels' order.
+        decisions: what was decided, in words.
+        warnings: what the user should know.
+        seconds: time of each stage.
+        weights_hash: SHA-256 of the network's weights; empty for `fit_mask`.
+    """
+
+    semantic: np.ndarray
+    labels: np.ndarray
+    uncertainty: np.ndarray
+    membranes: list[MembraneResult]
+    decisions: list[str]
+    warnings: list[str]
+    seconds: dict[str, float]
+    weights_hash: str
+
+    def surfaces(self) -> dict[int, Surface]:
+        """The surface of each label, as `evaluate` takes them; curves of a single slice lie at z = 0."""
+        out = {}
+        for number, membrane in enumerate(self.membranes, 1):
+            mesh = membrane.mesh
+            lift = ((0, 0), (3 - mesh.vertices.shape[1], 0))
+            out[number] = Surface(np.pad(mesh.vertices, lift), np.pad(mesh.normals, lift), mesh.sigma, mesh.closed)
+        return out
+
+
+class Run:
+    """Collects what a run decides and how long its stages take; a stage's progress goes to the caller."""
+
+    def __init__(self, progress: Progress | None):
+        self.progress = progress or (lambda *_: None)
+        self.decisions: list[str] = []
+        self.warnings: list[str] = []
+        self.seconds: dict[str, float] = {}
+
+    def decide(self, text: str) -> None:
+        self.decisions.append(text)
+        log.info(text)
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+        log.warning(text)
+
+    @contextmanager
+    def stage(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
+        start = time.perf_counter()
+        self.progress(name, 0, total)
+        yield lambda done: self.progress(name, done, total)
+        self.progress(name, total, total)
+        self.seconds[name] = round(time.perf_counter() - start, 3)
