@@ -170,8 +170,9 @@ def _train(args: argparse.Namespace) -> int:
     config = replace(config, network=replace(config.network, width=args.width, depth=args.depth))
     if args.like is not None:
         tomogram = read_mrc(args.like, args.voxel_size)
+        mask = np.asarray(read_mrc(args.membranes, tomogram.voxel_size).data)
         try:
-            slices = match_tomogram(tomogram, np.asarray(read_mrc(args.membranes, tomogram.voxel_size).data))
+            slices = match_tomogram(tomogram, mask)
         except JaxmemError as error:
             raise JaxmemError(f"{args.membranes}: {error}") from None
         log.info("the membranes of %s have a contrast of %.1f", args.like, sum(slices.contrast) / 2)

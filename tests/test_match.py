@@ -82,6 +82,9 @@ def test_train_like_a_tomogram(mrc, tmp_path, capsys):
     other = mrc(mask[:, :-1], name="other.mrc")
     assert main([*arguments, "--membranes", str(other)]) == 1
     assert "other.mrc: the mask has shape" in capsys.readouterr().err
+    (tmp_path / "text.mrc").write_text("hello")
+    assert main([*arguments, "--membranes", str(tmp_path / "text.mrc")]) == 1
+    assert capsys.readouterr().err.splitlines()[-1].count("text.mrc") == 1
     assert not (tmp_path / "t").exists()
     assert main([*arguments, "--membranes", str(marked)]) == 0
     captured = capsys.readouterr()

@@ -45,6 +45,8 @@ def match_tomogram(
     Raises:
         JaxmemError: if shapes differ, the mask has too little upright membrane or leaves too little background, or its
             membranes are not darker than the background.
+
+    Source: paper, Section 3 and supplement, Section 1.
     """
     model, config = model or SliceModel(), config or PreprocessConfig()
     tomogram = as_volume(tomogram)

@@ -21,7 +21,11 @@ class MembraneProfile(NamedTuple):
 
 
 def bilayer(distance: Array, half: Array, sigma: Array, fringe: Array) -> Array:
-    """Two dark leaflets at +-`half` with the bright fringe of underfocus around them; about -1 on a leaflet."""
+    """Two dark leaflets at +-`half` with the bright fringe of underfocus around them; about -1 on a leaflet.
+
+    `distance`, `half` (from the mid-surface to a leaflet) and `sigma` (of a leaflet) share one unit of length; `fringe` is the
+    fringe's height. They broadcast against one another.
+    """
     leaflets = jnp.exp(-0.5 * ((distance - half) / sigma) ** 2) + jnp.exp(-0.5 * ((distance + half) / sigma) ** 2)
     halo = jnp.exp(-0.5 * (distance / (half + 2.2 * sigma)) ** 2)
     return -leaflets + fringe * halo

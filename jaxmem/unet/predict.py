@@ -36,6 +36,11 @@ def logits_in_blocks(net: Callable, images: Float[Array, "b h w"], block: int = 
     """`net(images)`, on a CPU `block` images at a time: what a layer leaves then stays in the cache for the next.
 
     Elsewhere, or where `block` does not divide the batch, all at once.
+
+    Arguments:
+        net: maps images (b, h, w) to logits (b, h, w, classes), each image by itself.
+        images: sides as `net` demands them.
+        block: images at a time.
     """
     if jax.default_backend() != "cpu" or images.shape[0] % block:
         return net(images)
