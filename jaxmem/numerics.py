@@ -27,8 +27,8 @@ def jitter(dtype: jnp.dtype) -> float:
     return 1e-10 if jnp.finfo(dtype).bits == 64 else 1e-6
 
 
-def bucket_size(n: int, smallest: int = 64) -> int:
-    """Next power of two that holds `n`, so that few programs are compiled.
+def bucket_size(n: int, smallest: int = 64, growth: int = 2) -> int:
+    """The smallest of `smallest`, `growth` times that, ... that holds `n`, so that few programs are compiled.
 
     Example:
         >>> bucket_size(65), bucket_size(3)
@@ -36,7 +36,7 @@ def bucket_size(n: int, smallest: int = 64) -> int:
     """
     size = smallest
     while size < n:
-        size *= 2
+        size *= growth
     return size
 
 

@@ -13,9 +13,11 @@ from jaxmem.simulate import (
     SliceModel,
     VolumeModel,
     coloured_noise,
+    detectability,
     matched,
     measure_noise,
     measure_profile,
+    noise_power,
     simulate_tomogram,
     training_slice,
 )
@@ -63,7 +65,7 @@ def test_noise_follows_a_measured_spectrum():
     frequency = jnp.linspace(0, 0.5, 40)
     spectrum = NoiseSpectrum(frequency, jnp.exp(-(((frequency - 0.2) / 0.05) ** 2)))
     keys = jax.random.split(jax.random.key(2), 16)
-    noise = jax.vmap(lambda k: coloured_noise(k, 96, spectrum))(keys)
+    noise = jax.vmap(lambda k: coloured_noise(k, noise_power(k, 96, spectrum)))(keys)
     measured = measure_noise(noise)
     peak = float(measured.frequency[jnp.argmax(measured.radial)])
     assert abs(peak - 0.2) < 0.02

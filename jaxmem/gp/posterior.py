@@ -1,41 +1,94 @@
-"""Exact posterior of a zero-mean Gaussian process: mean, variance, derivatives (paper, equations 3-5, mended).
+"""Exact posterior of a zero-mean Gaussian process: mean, variance, derivatives, samples (paper, equations 3-5, mended).
 
-`fit` solves once; `mean`, `variance`, `gradient`, `hessian` take the result and **one** point, and are vmapped by the
-caller over blocks of points, so that no matrix of all points against all data is ever held.
+`fit` solves once; `mean`, `variance`, `gradient`, `hessian` take the result and **one** point, and are mapped over tiles of
+points (`over`), so that no matrix of all points against all data is ever held.
 """
 
-from typing import NamedTuple
+import abc
+import enum
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int, Key
 
+from jaxmem.gp.expansion import Expansion
 from jaxmem.gp.kernels import Kernel
+from jaxmem.gp.trend import Trend, Zero
 from jaxmem.numerics import jitter
 
 
-class Posterior(eqx.Module):
-    """A conditioned process.
+class Code(enum.IntEnum):
+    """What became of a fit."""
+
+    OK = 0
+    FAILED = 1  # no finite solution: NaN among the inputs, or K + noise is not positive definite
+    RADIUS = 2  # R is smaller than the largest distance between points: not a covariance there
+    EMPTY = 3  # the mask leaves no points
+
+
+class Conditioned(Expansion):
+    """A process that has seen data: its mean is an expansion, and it knows how much variance the data have removed."""
+
+    @abc.abstractmethod
+    def whiten(self, cross: Float[Array, " n"]) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+        """Vectors a, b for prior covariances `cross` with `self.x`: the data remove a.a' - b.b' from a covariance."""
+
+    @abc.abstractmethod
+    def pull_back(self, a: Float[Array, " n"], b: Float[Array, " n"]) -> Float[Array, " n"]:
+        """Weights w with w.cross = a.a' - b.b' for every `cross` whose whitened vectors are a', b'."""
+
+
+class Posterior(Conditioned):
+    """A process conditioned on values, exactly.
 
     Attributes:
-        kernel: the prior's covariance.
-        x: (n, d) data points, voxels; padded rows are ignored.
         mask: (n,) True for the rows that count.
-        weights: (n,) solution of (K + noise) w = y, zero where masked.
         cholesky: (n, n) lower factor of K + noise; the identity where masked.
+        code: what became of the fit.
     """
 
-    kernel: Kernel
-    x: Float[Array, "n d"]
     mask: Bool[Array, " n"]
-    weights: Float[Array, " n"]
     cholesky: Float[Array, "n n"]
+    code: Int[Array, ""]
 
     @property
     def success(self) -> Bool[Array, ""]:
-        """False where the factorisation failed: R too small for the points, or NaN among them."""
-        return jnp.all(jnp.isfinite(self.weights))
+        """Whether `code` is OK; if not, the reason is there, and numbers may be NaN."""
+        return jnp.equal(self.code, Code.OK)
+
+    def whiten(self, cross):
+        cross = jnp.where(self.mask, cross, 0.0)
+        solved = jax.scipy.linalg.solve_triangular(self.cholesky, cross, lower=True)
+        return solved, jnp.zeros_like(solved)
+
+    def pull_back(self, a, b):
+        return jnp.where(self.mask, jax.scipy.linalg.solve_triangular(self.cholesky, a, lower=True, trans=1), 0.0)
+
+
+def gram(kernel: Kernel, x: Float[Array, "n d"], z: Float[Array, "m d"]) -> Float[Array, "n m"]:
+    """Covariances of the function's values at two sets of points."""
+    return jax.vmap(lambda a: jax.vmap(lambda b: kernel(a, b))(z))(x)
+
+
+def trend_at(trend: Trend, x: Float[Array, "n d"]) -> tuple[Float[Array, " n"], Float[Array, "n p"]]:
+    """A trend's values and features at many points."""
+    return jax.vmap(trend.value)(x), jax.vmap(trend.features)(x)
+
+
+def outcome(kernel: Kernel, x: Array, mask: Array, solution: Array) -> Int[Array, ""]:
+    """The `Code` of a fit on `x` with a mask, given its solution; the distance of two far points bounds R from below."""
+    middle = jnp.sum(jnp.where(mask[:, None], x, 0.0), 0) / jnp.maximum(mask.sum(), 1)
+
+    def far(point):
+        square = jnp.where(mask, jnp.sum((x - point) ** 2, -1), -1.0)
+        return x[jnp.argmax(square)], square.max()
+
+    start = far(middle)[0]
+    small = far(start)[1] > kernel.reach**2
+    code = jnp.where(jnp.all(jnp.isfinite(solution)), Code.OK, Code.FAILED)
+    code = jnp.where(small, Code.RADIUS, code)
+    return jnp.where(mask.any(), code, Code.EMPTY).astype(jnp.int32)
 
 
 def fit(
@@ -44,6 +97,7 @@ def fit(
     y: Float[Array, " n"],
     noise: Float[Array, " n"],
     mask: Bool[Array, " n"] | None = None,
+    trend: Trend | None = None,
 ) -> Posterior:
     """Condition the process on values with independent errors.
 
@@ -53,9 +107,10 @@ def fit(
         y: values: 0 on the surface, signed distances in voxels at anchors (negative inside).
         noise: standard deviation of each value, voxels.
         mask: rows that count; all when None.
+        trend: prior mean; zero when None.
 
     Returns:
-        The posterior. A failed factorisation gives NaN weights and `success` False; nothing is raised inside jit.
+        The posterior. Nothing is raised inside jit: its `code` says what went wrong, if anything did.
 
     Raises:
         ValueError: if shapes disagree, or there are no rows.
@@ -66,71 +121,70 @@ def fit(
     if n == 0 or y.shape != (n,) or noise.shape != (n,):
         raise ValueError(f"gp.fit: expected n > 0 points, values and noise; got {x.shape}, {y.shape}, {noise.shape}")
     mask = jnp.ones(n, bool) if mask is None else mask
-    gram = jax.vmap(lambda a: jax.vmap(lambda b: kernel(a, b))(x))(x)
+    x = jnp.where(mask[:, None], x, x[jnp.argmax(mask)])  # padding may hold anything
     diagonal = jnp.where(mask, noise**2 + jitter(x.dtype) * kernel.variance, 1.0)
-    gram = jnp.where(mask[:, None] & mask[None, :], gram, 0.0) + jnp.diag(diagonal)
-    factor = jnp.linalg.cholesky(gram)
-    weights = jax.scipy.linalg.cho_solve((factor, True), jnp.where(mask, y, 0.0))
-    return Posterior(kernel, x, mask, jnp.where(mask, weights, 0.0), factor)
+    trend = Zero() if trend is None else trend
+    expected, features = trend_at(trend, x)
+    prior = jnp.where(mask[:, None] & mask[None, :], gram(kernel, x, x) + features @ features.T, 0.0)
+    factor = jnp.linalg.cholesky(prior + jnp.diag(diagonal))
+    solved = jax.scipy.linalg.cho_solve((factor, True), jnp.where(mask, y - expected, 0.0))
+    weights = jnp.where(mask, solved, 0.0)
+    return Posterior(kernel, trend, x, features, weights, mask, factor, outcome(kernel, x, mask, weights))
 
 
-def mean(posterior: Posterior, point: Float[Array, " d"]) -> Float[Array, ""]:
-    """Posterior mean at one point (paper, equation 3)."""
-    return jnp.dot(jax.vmap(lambda b: posterior.kernel(point, b))(posterior.x), posterior.weights)
-
-
-def variance(posterior: Posterior, point: Float[Array, " d"]) -> Float[Array, ""]:
+def variance(posterior: Conditioned, point: Float[Array, " d"]) -> Float[Array, ""]:
     """Posterior variance at one point (paper, equation 4: K22 - K21 K11^-1 K12), never negative.
 
-    Further than R from a data point the kernels are no covariances any more (beyond 1.5 R they exceed k(0)); nothing is
-    known there, and the prior's variance is returned.
-    """
-    away = jnp.max(jnp.where(posterior.mask, jnp.sum((posterior.x - point) ** 2, -1), 0.0)) > posterior.kernel.R**2
-    cross = jnp.where(posterior.mask, jax.vmap(lambda b: posterior.kernel(point, b))(posterior.x), 0.0)
-    solved = jax.scipy.linalg.solve_triangular(posterior.cholesky, cross, lower=True)
-    prior = posterior.kernel(point, point)
-    return jnp.where(away, prior, jnp.maximum(prior - jnp.sum(solved**2), 0.0))
-
-
-class Derivatives(NamedTuple):
-    """Value, gradient (d,) and second derivatives (d, d) of the posterior mean at one point; per voxel, per voxel^2."""
-
-    value: Float[Array, ""]
-    gradient: Float[Array, " d"]
-    hessian: Float[Array, "d d"]
-
-
-def derivatives(posterior: Posterior, point: Float[Array, " d"]) -> Derivatives:
-    """The posterior mean with its first and second derivatives at one point, in one pass over the data.
-
-    With s = |x - x_j|^2 / R^2 the mean is sum_j w_j p(s_j), so its derivatives are moments of w_j p'(s_j) and w_j p''(s_j)
-    over the data: matrix products, many times faster than differentiating the sum twice. Reverse-mode derivatives of
-    `mean` agree (tested).
+    Further than R from a data point the thin plate and the cubic kernel are no covariances any more (beyond 1.5 R they
+    exceed k(0)); nothing is known there, and the prior's variance is returned.
     """
     kernel, x = posterior.kernel, posterior.x
-    scale = 1.0 / kernel.R**2
-    square = sum((point[i] - x[:, i]) ** 2 for i in range(x.shape[1])) * scale
-    first, second = jax.grad(kernel.profile), jax.grad(jax.grad(kernel.profile))
-    weights = kernel.variance * posterior.weights
-    c0 = weights * jax.vmap(kernel.profile)(square)
-    c1 = weights * jax.vmap(first)(square) * (2.0 * scale)
-    c2 = weights * jax.vmap(second)(square) * (4.0 * scale**2)
-    d = x.shape[1]
-    outer = (x[:, :, None] * x[:, None, :]).reshape(-1, d * d)
-    pull1, pull2, total1, total2 = c1 @ x, c2 @ x, c1.sum(), c2.sum()
-    spread = (c2 @ outer).reshape(d, d) - jnp.outer(point, pull2) - jnp.outer(pull2, point)
-    bend = total1 * jnp.eye(d, dtype=x.dtype) + spread + total2 * jnp.outer(point, point)
-    return Derivatives(c0.sum(), total1 * point - pull1, bend)
+    away = jnp.max(jnp.sum((x - point) ** 2, -1)) > kernel.reach**2
+    a, b = posterior.whiten(posterior.covariances(point))
+    prior = kernel(point, point) + jnp.sum(posterior.trend.features(point) ** 2)
+    return jnp.where(away, prior, jnp.maximum(prior - jnp.sum(a**2) + jnp.sum(b**2), 0.0))
 
 
-def gradient(posterior: Posterior, point: Float[Array, " d"]) -> Float[Array, " d"]:
-    """Gradient of the posterior mean at one point."""
-    return derivatives(posterior, point).gradient
+def sample(
+    key: Key[Array, ""], posterior: Conditioned, support: Float[Array, "m d"], draws: int = 1
+) -> tuple[Expansion, Float[Array, "draws k"]]:
+    """Draw functions from the posterior: expansions like its mean, that can be differentiated and meshed.
+
+    The values at `support` are drawn jointly from the posterior, exactly; elsewhere the function is what the process
+    expects given those values. Between support points a sample is therefore smoother than it should be by the variance
+    that is left there, which is small once their spacing is that of the data (see `variance`).
+
+    Arguments:
+        key: random key.
+        posterior: exact or sparse.
+        support: where the samples are right; spread them over the region of interest.
+        draws: number of functions.
+
+    Returns:
+        An expansion over `posterior.x` and `support` whose weights are those of the mean, and (draws, n + m) weights: the
+        samples. `drawn(expansion, weights[i])` is one of them.
+
+    Source: conditional simulation (Chiles & Delfiner, Geostatistics, 2012, Section 7.3).
+    """
+    kernel, x = posterior.kernel, posterior.x
+    features = jax.vmap(posterior.trend.features)(support)
+    a, b = jax.vmap(posterior.whiten)(gram(kernel, support, x) + features @ posterior.features.T)
+    covariance = gram(kernel, support, support) + features @ features.T - a @ a.T + b @ b.T
+    # the factor's jitter is relative to the prior's variance; what is left of it may be much smaller
+    ridge = jitter(x.dtype) * kernel.variance
+    factor = jnp.linalg.cholesky(covariance + ridge * jnp.eye(len(support), dtype=x.dtype))
+    normal = jax.random.normal(key, (len(support), draws), x.dtype)
+    near = jax.scipy.linalg.solve_triangular(factor, normal, lower=True, trans=1).T
+    far = -jax.vmap(posterior.pull_back)(near @ a, near @ b)
+    weights = jnp.concatenate([posterior.weights + far, near], 1)
+    centre = jnp.concatenate([posterior.weights, jnp.zeros(len(support), x.dtype)])
+    both = jnp.concatenate([x, support]), jnp.concatenate([posterior.features, features])
+    return Expansion(kernel, posterior.trend, *both, centre), weights
 
 
-def hessian(posterior: Posterior, point: Float[Array, " d"]) -> Float[Array, "d d"]:
-    """Second derivatives of the posterior mean at one point."""
-    return derivatives(posterior, point).hessian
+def drawn(expansion: Expansion, weights: Float[Array, " k"]) -> Expansion:
+    """One of the functions that `sample` drew."""
+    return eqx.tree_at(lambda e: e.weights, expansion, weights)
 
 
 def level_set_density(value: Float[Array, "*s"], sigma: Float[Array, "*s"]) -> Float[Array, "*s"]:

@@ -120,3 +120,27 @@ def orient(points: Float[np.ndarray, "n d"], normals: Float[np.ndarray, "n d"]) 
             if out[i] @ out[parent[i]] < 0:
                 out[i] = -out[i]
     return out
+
+
+def roughness(points: Float[np.ndarray, "n d"], neighbours: int = 24) -> float:
+    """Standard deviation of points about the smooth surface through them, from quadrics fitted to neighbourhoods.
+
+    Robust: the median absolute residual counts, so that up to a fifth of stray points hardly matter. NaN for fewer points
+    than twice the number of a quadric's coefficients.
+    """
+    n, d = points.shape
+    k = min(neighbours, n - 1)
+    coefficients = 3 if d == 2 else 6
+    if k < 2 * coefficients:
+        return float("nan")
+    chosen = evenly(points, 400)
+    local = points[cKDTree(points).query(points[chosen], k=k + 1)[1]]
+    local = local - local.mean(1, keepdims=True)
+    axes = np.linalg.eigh(np.einsum("nki,nkj->nij", local, local))[1]
+    frame = np.einsum("nki,nij->nkj", local, axes)  # the normal comes first
+    height, across = frame[..., 0], frame[..., 1:]
+    terms = [np.ones_like(height), *np.moveaxis(across, -1, 0)]
+    terms += [across[..., i] * across[..., j] for i in range(d - 1) for j in range(i, d - 1)]
+    design = np.stack(terms, -1)
+    fitted = np.einsum("nkc,ncm,nm->nk", design, np.linalg.pinv(design), height)
+    return float(1.4826 * np.median(np.abs(height - fitted)) * ((k + 1) / (k + 1 - coefficients)) ** 0.5)

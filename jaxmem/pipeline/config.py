@@ -96,8 +96,11 @@ def _checked(config: Config, path: str) -> Config:
         (n.tile >= 64 and n.tile % 64 == 0, "network.tile must be a multiple of 64"),
         (0 < n.overlap < n.tile, "network.overlap must lie between 0 and network.tile"),
         (1.0 < f.alpha < 2.0, "fit.alpha must lie between 1 and 2"),
-        (f.most_points > 0 and f.rays > 0 and f.ellipsoid > 0, "fit's numbers of points must be positive"),
-        (min(f.spacing, f.noise, f.least_noise, f.inflation, f.offset) > 0, "fit's lengths and noise must be positive"),
+        (min(f.most_points, f.rays, f.inducing, f.draws) > 0, "fit's numbers of points must be positive"),
+        (
+            min(f.spacing, f.noise, f.least_noise, f.inflation, f.offset, f.spread) > 0,
+            "fit's lengths and noise must be positive",
+        ),
         (config.midline.sigma > 0, "midline.sigma must be positive"),
         (0 < config.midline.threshold < 1, "midline.threshold must lie between 0 and 1"),
         (config.merge.link > 0 and config.merge.gap > 0, "merge's distances must be positive"),

@@ -2,7 +2,9 @@
 
 from jaxmem.simulate.noise import NoiseSpectrum as NoiseSpectrum
 from jaxmem.simulate.noise import coloured_noise as coloured_noise
+from jaxmem.simulate.noise import detectability as detectability
 from jaxmem.simulate.noise import measure_noise as measure_noise
+from jaxmem.simulate.noise import noise_power as noise_power
 from jaxmem.simulate.profile import MembraneProfile as MembraneProfile
 from jaxmem.simulate.profile import measure_profile as measure_profile
 from jaxmem.simulate.slices import SliceModel as SliceModel

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from jaxmem.preprocess import gaussian
+
 
 class NoiseSpectrum(NamedTuple):
     """Power spectrum of a tomogram's noise: `radial[i]` at spatial frequency `frequency[i]` (cycles per pixel)."""
@@ -44,21 +46,9 @@ def measure_noise(slices: Float[Array, "n height width"], bins: int = 48) -> Noi
     return NoiseSpectrum((jnp.arange(bins) + 0.5).astype(slices.dtype) * 0.5 / bins, total / jnp.maximum(count, 1))
 
 
-def coloured_noise(key: Key[Array, ""], size: int, spectrum: NoiseSpectrum | None = None) -> Float[Array, "size size"]:
-    """Gaussian noise of unit variance, coloured by `spectrum` or by a random spectrum typical of back-projected slices.
-
-    The random spectrum has a low cut along the direction across the tilt axis (the ramp filter), a Gaussian high cut
-    that differs between the two axes, and a little low-frequency power (ice thickness, out-of-focus density).
-
-    Arguments:
-        key: random key.
-        size: side of the square slice in pixels.
-        spectrum: measured spectrum; drawn at random when None.
-
-    Returns:
-        One slice of noise with standard deviation 1.
-    """
-    keys = jax.random.split(key, 8)
+def noise_power(key: Key[Array, ""], size: int, spectrum: NoiseSpectrum | None = None) -> Float[Array, "size size"]:
+    """Power of unit-variance noise at the frequencies of `jnp.fft.fft2`: that of `spectrum`, or random (see `coloured_noise`)."""
+    keys = jax.random.split(key, 7)
     qy, qx = jnp.fft.fftfreq(size)[:, None], jnp.fft.fftfreq(size)[None, :]
     if spectrum is None:
         across = jnp.where(jax.random.bernoulli(keys[0]), qx, qy)
@@ -70,7 +60,42 @@ def coloured_noise(key: Key[Array, ""], size: int, spectrum: NoiseSpectrum | Non
         slow = uniform(keys[5], (0.0, 3.0)) * jnp.exp(-radius2 / uniform(keys[6], (0.01, 0.05)) ** 2)
         power = cut * (ramp + slow)
     else:
-        power = jnp.interp(jnp.hypot(qx, qy), spectrum.frequency, spectrum.radial)
-    white = jax.random.normal(keys[7], (size, size))
-    noise = jnp.fft.ifft2(jnp.fft.fft2(white) * jnp.sqrt(jnp.maximum(power, 0.0))).real
+        power = jnp.maximum(jnp.interp(jnp.hypot(qx, qy), spectrum.frequency, spectrum.radial), 0.0)
+    return power / jnp.maximum(power.mean(), 1e-12)
+
+
+def coloured_noise(key: Key[Array, ""], power: Float[Array, "size size"]) -> Float[Array, "size size"]:
+    """Gaussian noise with a power spectrum, scaled to unit variance.
+
+    Random spectra (from `noise_power`) have a low cut along the direction across the tilt axis (the ramp filter), a Gaussian
+    high cut that differs between the two axes, and a little low-frequency power (ice thickness, out-of-focus density).
+
+    Arguments:
+        key: random key.
+        power: at the frequencies of `jnp.fft.fft2`, from `noise_power`.
+
+    Returns:
+        One slice of noise with standard deviation 1.
+    """
+    white = jax.random.normal(key, power.shape)
+    noise = jnp.fft.ifft2(jnp.fft.fft2(white) * jnp.sqrt(power)).real
     return noise / jnp.maximum(noise.std(), 1e-6)
+
+
+def detectability(
+    density: Float[Array, "size size"], power: Float[Array, "size size"], window: float
+) -> Float[Array, "size size"]:
+    """The index d' with which an ideal observer tells a piece of a known signal from noise of a known spectrum.
+
+    d'^2 is the energy of the signal once the filter that makes the noise white has been applied (Barrett & Myers,
+    Foundations of Image Science, 2004, Section 13.2.8); here the energy under a Gaussian window around each pixel.
+
+    Arguments:
+        density: the signal in units of the noise's standard deviation.
+        power: from `noise_power`.
+        window: standard deviation of the window in pixels, its peak 1: a line counts over a length of 2.5 `window`.
+    """
+    floor = 1e-3 * power.max()  # frequencies without noise would count without bound
+    white = jnp.fft.ifft2(jnp.fft.fft2(density) / jnp.sqrt(power + floor)).real
+    energy = gaussian(white**2, (window, window)) * (2 * jnp.pi * window**2)
+    return jnp.sqrt(jnp.maximum(energy, 0.0))

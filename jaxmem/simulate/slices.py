@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from jaxmem.numerics import safe_norm
 from jaxmem.preprocess import gaussian, robust_normalise
-from jaxmem.simulate.noise import NoiseSpectrum, coloured_noise, uniform
+from jaxmem.simulate.noise import NoiseSpectrum, coloured_noise, detectability, noise_power, uniform
 from jaxmem.simulate.profile import MembraneProfile, bilayer, blurred, sampled
 from jaxmem.types import BACKGROUND, MEMBRANE, PROTEIN
 
@@ -32,8 +32,9 @@ class SliceModel:
     """Ranges from which a training slice is drawn; every pair is (smallest, largest).
 
     Lengths in A are divided by `pixel_size`; lengths named `_pixels` are in pixels. `contrast` is the depth of a leaflet
-    over the standard deviation of the noise once smoothed by one pixel; where it falls below `visible_contrast` (in gaps,
-    and where the missing wedge takes the membrane) nothing is labelled. The defaults cover bilayers at
+    over the standard deviation of the noise once smoothed by one pixel. A membrane is labelled where it can be seen: where an
+    ideal observer who looks at a piece of it under a window of `visible_pixels` has an index d' above `visible` (see
+    `detectability`); gaps, and what the missing wedge or a blurred slope hides, are background. The defaults cover bilayers at
     10-18 A per pixel with the contrast and the noise of tomograms from weakly to well visible. `profile` and `noise` are
     empty for these ranges, or hold what was measured in a tomogram (see `matched`): the density at distances 0, 1/4, 1/2, ...
     pixels from the mid-surface, -1 where darkest; and the noise's power at frequencies 1/(4n), 3/(4n), ... cycles per pixel.
@@ -60,7 +61,8 @@ class SliceModel:
     z_blur: float = 28.0
     tilt_range: tuple[float, float] = (50.0, 65.0)
     contrast: tuple[float, float] = (2.5, 15.0)
-    visible_contrast: float = 1.4
+    visible: float = 3.0
+    visible_pixels: float = 4.0
     gap_fraction: float = 0.3
     protein_radius: tuple[float, float] = (28.0, 60.0)
     protein_stalk: tuple[float, float] = (50.0, 110.0)
@@ -176,22 +178,22 @@ def _level(curve: _Curve, points: Float[Array, "... 2"]) -> tuple[Array, Array]:
 
 
 def _cross_section(key: Key[Array, ""], model: SliceModel, spread: Array):
-    """The density across a membrane as a function of distance, blurred by `spread` pixels, and how deep it still is."""
+    """The density across a membrane as a function of distance, blurred by `spread` pixels."""
     if model.profile:
         density = blurred(jnp.array(model.profile, jnp.float32), spread)
-        return functools.partial(sampled, density), -density.min()
+        return functools.partial(sampled, density)
     keys = jax.random.split(key, 3)
     half = 0.5 * uniform(keys[0], model.leaflet_distance) / model.pixel_size
     sigma = uniform(keys[1], model.leaflet_sigma) / model.pixel_size
     blur = jnp.sqrt(sigma**2 + spread**2)
     fringe = uniform(keys[2], (0.0, 0.5))
-    return lambda distance: sigma / blur * bilayer(distance, half, blur, fringe), sigma / blur
+    return lambda distance: sigma / blur * bilayer(distance, half, blur, fringe)
 
 
 def _membrane(
     key: Key[Array, ""], model: SliceModel, curve: _Curve, points: Array, wedge: tuple[Array, Array], contrast: Array
 ):
-    """Density, label, and level function of one membrane over the slice."""
+    """Density, extent, and level function of one membrane over the slice."""
     keys = jax.random.split(key, 10)
     level, angle = _level(curve, points)
     slope_y, slope_x = jnp.gradient(level)
@@ -215,19 +217,17 @@ def _membrane(
     visible = seen * intact
 
     spread = model.z_blur / model.pixel_size * sin_tilt
-    across_membrane, peak = _cross_section(keys[7], model, spread)
+    across_membrane = _cross_section(keys[7], model, spread)
     along = distance * cos_tilt
     gap_pixels = uniform(keys[8], model.double_gap) / model.pixel_size
     double = jax.random.bernoulli(keys[9], model.double_fraction) & (curve.radius > 2.5 * gap_pixels)
     second = along + gap_pixels
     density = across_membrane(along) + jnp.where(double, across_membrane(second), 0.0)
-    strength = contrast * fade * visible
-    shown = peak * strength
-    density = density * strength * jax.nn.sigmoid(level + 0.7 * curve.radius)
+    density = density * contrast * fade * visible * jax.nn.sigmoid(level + 0.7 * curve.radius)
     nearest = jnp.where(double, jnp.minimum(jnp.abs(along), jnp.abs(second)), jnp.abs(along))
     whole = level > -0.7 * curve.radius  # the level function has a kink at the centre
-    label = (nearest <= 0.5 * model.membrane_thickness / model.pixel_size) & (shown > model.visible_contrast) & whole
-    return density, label, level
+    extent = (nearest <= 0.5 * model.membrane_thickness / model.pixel_size) & whole
+    return density, extent, level
 
 
 def _discs(key: Key[Array, ""], model: SliceModel, curves: _Curve, accepted: Array, points: Array):
@@ -294,30 +294,35 @@ def training_slice(key: Key[Array, ""], model: SliceModel) -> tuple[Float[Array,
     strength = contrast * uniform(keys[5], (0.7, 1.2), (_CURVES,))
     lumen = 0.15 * jax.random.normal(keys[6], (_CURVES,))
 
+    spectrum = None
+    if model.noise:
+        bins = len(model.noise)
+        spectrum = NoiseSpectrum((jnp.arange(bins) + 0.5) * 0.5 / bins, jnp.array(model.noise, jnp.float32))
+    noise_keys, texture_keys = jax.random.split(keys[10]), jax.random.split(keys[15])
+    power = noise_power(noise_keys[0], size, spectrum)
+    noise = coloured_noise(noise_keys[1], power)
+    # a strip of carbon film or an ice crystal: a texture of its own, stronger on one side of a line
+    towards = uniform(keys[11], (0.0, 2 * jnp.pi))
+    line = (grid - uniform(keys[12], (0.2, 0.8), (2,)) * size) @ jnp.stack([jnp.sin(towards), jnp.cos(towards)])
+    film = jax.nn.sigmoid(line / 3.0) * jax.random.bernoulli(keys[13], 0.15) * uniform(keys[14], (0.3, 2.0))
+    texture = coloured_noise(texture_keys[1], noise_power(texture_keys[0], size))
+    # contrast counts against the noise left after smoothing by a leaflet's width: what the eye has to beat
+    rival = gaussian(noise, (1.0, 1.0)).std()
+    total = jnp.sqrt(1.0 + film**2)
+
     def add(i, state):
         density, label = state
         curve = jax.tree.map(lambda leaf: leaf[i], curves)
-        layer, mark, level = _membrane(jax.random.fold_in(keys[7], i), model, curve, warped, wedge, strength[i])
+        layer, extent, level = _membrane(jax.random.fold_in(keys[7], i), model, curve, warped, wedge, strength[i])
+        index = detectability(rival * layer, power, model.visible_pixels) / total
         layer = layer + contrast * lumen[i] * jax.nn.sigmoid(-level / 2)
-        return density + accepted[i] * layer, label | (mark & accepted[i])
+        return density + accepted[i] * layer, label | (extent & (index > model.visible) & accepted[i])
 
     blank = jnp.zeros((size, size))
     density, membrane = jax.lax.fori_loop(0, _CURVES, add, (blank, blank.astype(bool)))
     protein_density, protein = _discs(keys[8], model, curves, accepted, warped)
     density = density + contrast * protein_density * uniform(keys[9], (0.7, 1.5))
 
-    spectrum = None
-    if model.noise:
-        bins = len(model.noise)
-        spectrum = NoiseSpectrum((jnp.arange(bins) + 0.5) * 0.5 / bins, jnp.array(model.noise, jnp.float32))
-    noise = coloured_noise(keys[10], size, spectrum)
-    # a strip of carbon film or an ice crystal: the same texture, stronger on one side of a line
-    towards = uniform(keys[11], (0.0, 2 * jnp.pi))
-    line = (grid - uniform(keys[12], (0.2, 0.8), (2,)) * size) @ jnp.stack([jnp.sin(towards), jnp.cos(towards)])
-    film = jax.nn.sigmoid(line / 3.0) * jax.random.bernoulli(keys[13], 0.15) * uniform(keys[14], (0.3, 2.0))
-    texture = coloured_noise(keys[15], size)
-    # contrast counts against the noise left after smoothing by a leaflet's width: what the eye has to beat
-    rival = gaussian(noise, (1.0, 1.0)).std()
     image = rival * density + noise + film * texture
 
     centre = uniform(keys[17], (0.0, 1.0), (_BEADS, 2)) * size

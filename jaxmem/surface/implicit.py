@@ -10,10 +10,13 @@ from jaxtyping import Float
 from scipy.spatial import cKDTree
 
 from jaxmem import anchors as anc
-from jaxmem import ellipse as ell
 from jaxmem import gp
-from jaxmem.grouping.shape import Shape, evenly, orient
+from jaxmem.grouping.shape import Shape, evenly, orient, roughness
 from jaxmem.numerics import bucket_size, pad_to
+
+_LEARN = 512  # rows from which hyperparameters are learnt
+_EXACT = 2048  # most rows of an exact fit
+_DOUBT = 1.4  # noise may be learnt to be larger than its start by this factor
 
 
 @dataclass(frozen=True)
@@ -22,28 +25,35 @@ class FitConfig:
 
     Attributes:
         alpha: exterior anchors lie alpha times as far from the centre as the membrane (paper, Section 5.2 and Fig. 22).
-        rays, ellipsoid: numbers of anchor directions of either kind.
+        rays: number of rays that get anchors.
+        spread: relative standard deviation of the parameters of the ellipsoid that a closed membrane is expected to be near.
         spacing: distance between the points that the process is conditioned on, if `most_points` allows it.
         most_points: largest number of such points.
+        inducing: inducing points of a fit on more than 2,048 rows.
         noise: starting standard deviation of a point's position; learnt from the residuals afterwards.
         least_noise: floor of the learnt noise.
         inflation: the errors of neighbouring points agree (one network saw them, in smoothed slices), so that each point
             counts as if its noise were so many times larger; measured on simulated tomograms.
         offset: distance of the anchors from an open membrane.
         max_sigma: an open surface ends where its position is known no better than this.
+        draws: sampled surfaces from which the error bars of curvatures, area and volume are taken.
+        seed: of those samples.
         thickness: of the labels, A; 0 takes 50 A, or the thickness of the mask that was given.
     """
 
     alpha: float = 1.2
-    rays: int = 40
-    ellipsoid: int = 80
+    rays: int = 96
+    spread: float = 0.3
     spacing: float = 5.0
-    most_points: int = 1400
+    most_points: int = 20000
+    inducing: int = 1024
     noise: float = 0.8
     least_noise: float = 0.6
     inflation: float = 3.0
     offset: float = 5.0
     max_sigma: float = 2.0
+    draws: int = 32
+    seed: int = 0
     thickness: float = 0.0
 
 
@@ -75,20 +85,20 @@ class _Problem(NamedTuple):
     data: np.ndarray  # True for membrane points, False for anchors
     variance: float
     R: float
+    trend: gp.Trend
+    centre: np.ndarray  # what was subtracted from voxel coordinates
+    low: np.ndarray  # box in voxels
+    high: np.ndarray
 
 
 def _anchors_closed(points: np.ndarray, shape: Shape, config: FitConfig) -> anc.Anchors:
-    chosen = evenly(points, config.rays)
-    rays = anc.by_rays(jnp.asarray(points[chosen]), jnp.asarray(shape.ellipse.centre), config.alpha)
-    # the ellipsoid is known about as well as the points agree with it
-    around = anc.by_ellipsoid(shape.ellipse, config.ellipsoid, config.alpha)
-    lengths, _ = ell.semi_axes(shape.ellipse)
-    middle = anc.Anchors(jnp.asarray(shape.ellipse.centre)[None], -lengths[:1], 0.3 * lengths[:1])
-    return jax.tree.map(lambda *parts: jnp.concatenate(parts), rays, around, middle)
+    return anc.by_rays(
+        jnp.asarray(points[evenly(points, config.rays)]), jnp.asarray(shape.ellipse.centre), config.alpha
+    )
 
 
 def _anchors_open(points, normals, others: cKDTree | None, config: FitConfig) -> anc.Anchors:
-    chosen = evenly(points, max(config.most_points // 3, 1))
+    chosen = evenly(points, 460)
     offset = np.full(len(chosen), config.offset)
     if others is not None:
         offset = np.minimum(offset, 0.4 * others.query(points[chosen])[0])
@@ -98,7 +108,7 @@ def _anchors_open(points, normals, others: cKDTree | None, config: FitConfig) ->
     return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), parts)
 
 
-def _problem(points, normals, shape: Shape, closed: bool, others, config: FitConfig):
+def _problem(points, normals, shape: Shape, closed: bool, others, config: FitConfig) -> _Problem:
     """Choose the points to condition on, add the anchors, and centre everything."""
     d = points.shape[1]
     # thinning to one point a cell would favour stray ones, which have their cells to themselves
@@ -115,7 +125,8 @@ def _problem(points, normals, shape: Shape, closed: bool, others, config: FitCon
     centre = data.mean(0)
     x = np.concatenate([data, np.asarray(extra.points)]) - centre
     y = np.concatenate([np.zeros(len(data)), np.asarray(extra.values)])
-    sigma = np.concatenate([np.full(len(data), config.noise), np.asarray(extra.sigma)])
+    noise = max(roughness(data), config.least_noise) if len(data) > 12 else config.noise
+    sigma = np.concatenate([np.full(len(data), noise), np.asarray(extra.sigma)])
     is_data = np.arange(len(x)) < len(data)
     if closed:
         low, high = x.min(0) - 1.0, x.max(0) + 1.0
@@ -124,29 +135,51 @@ def _problem(points, normals, shape: Shape, closed: bool, others, config: FitCon
     corners = np.stack(np.meshgrid(*np.stack([low, high], 1), indexing="ij"), -1).reshape(-1, d)
     kernel = gp.Cubic if d == 3 else gp.ThinPlate
     reach = float(np.linalg.norm(x, axis=1).max())
-    problem = _Problem(x, y, sigma, is_data, reach**2, gp.valid_radius(kernel, np.concatenate([x, corners])))
-    return problem, centre, low + centre, high + centre
+    R = gp.valid_radius(kernel, np.concatenate([x, corners]))
+    trend: gp.Trend = gp.Zero()
+    if closed:
+        trend = gp.Ellipsoid(shape.ellipse._replace(centre=shape.ellipse.centre - centre), jnp.asarray(config.spread))
+    return _Problem(
+        x, y, sigma, is_data, (0.1 * reach if closed else reach) ** 2, R, trend, centre, low + centre, high + centre
+    )
 
 
-def _solve(kernel_class, x, y, sigma, data, mask, variance, R, least, inflation):
-    """Fit, learn the noise from the residuals with Student-t weights (4 degrees of freedom), and fit again, twice.
+def _learn(kernel_class, x, y, sigma, data, mask, variance, R, trend, least):
+    """Amplitude, noise of the points and reliability of the anchors, with the points' errors as Student-t (4 degrees).
 
-    Spurious points get large noise instead of being removed: the decision stays soft and can be revised.
+    A spurious point gets large noise instead of being removed: the decision stays soft and can be revised. Each round is a
+    step of expectation maximisation: weights from the residuals, then scales from the weighted points.
     """
-    kernel = kernel_class(variance, R)
-    posterior = gp.fit(kernel, x, y, sigma, mask)
-    noise, scale = sigma, sigma[0]
-    for _ in range(2):
-        residual = noise**2 * posterior.weights  # what the mean leaves of y at the data
-        real = data & mask
-        scale = jnp.maximum(1.4826 * jnp.nanmedian(jnp.where(real, jnp.abs(residual), jnp.nan)), least)
-        weight = 5.0 / (4.0 + (residual / scale) ** 2)
-        noise = jnp.where(data, inflation * scale / jnp.sqrt(weight), sigma)
-        posterior = gp.fit(kernel, x, y, noise, mask)
-    return posterior, scale
+    kernel, group = kernel_class(variance, R), jnp.where(data, 0, 1)
+    floor, spread = jnp.stack([jnp.maximum(least, 0.8 * sigma[0]), 0.0 * least]), jnp.array([1.5, 1.0, 1.0], x.dtype)
+    ceiling = jnp.array([_DOUBT, 1.0], x.dtype)
+    relative = sigma
+    for _ in range(3):
+        learnt = gp.learn(kernel, x, y, relative, group, mask, trend, floor=floor, ceiling=ceiling, spread=spread)
+        noise = relative * learnt.scales[group]
+        posterior = gp.fit(learnt.kernel, x, y, noise, mask, trend)
+        scale = sigma[0] * learnt.scales[0]
+        relative = jnp.where(data, sigma / jnp.sqrt(_weights(noise**2 * posterior.weights, scale)), sigma)
+    return posterior, scale, learnt.scales[1]
 
 
-_solve_bucket = jax.jit(jax.vmap(_solve, (None, 0, 0, 0, 0, 0, 0, 0, None, None)), static_argnums=0)
+def _weights(residual, scale):
+    return 5.0 / (4.0 + (residual / scale) ** 2)
+
+
+def _solve(first: gp.Posterior, scale, trust, x, y, sigma, data, mask, inflation, exact: int, inducing: int):
+    """The final fit, with weights from the residuals of the first; beyond `exact` rows it is a sparse one.
+
+    A Student-t error of 4 degrees with scale s tells as much as a normal one with variance 7/5 s^2, so that is the noise.
+    """
+    noise = jnp.where(data, inflation * jnp.sqrt(1.4 / _weights(gp.means(first, x), scale)) * scale, sigma * trust)
+    if len(x) <= exact:
+        return gp.fit(first.kernel, x, y, noise, mask, first.trend)
+    return gp.fit_sparse(first.kernel, x, y, noise, x[gp.inducing(x, inducing, mask)], mask, first.trend)
+
+
+_learn_batch = jax.jit(jax.vmap(_learn, (None, 0, 0, 0, 0, 0, 0, 0, 0, None)), static_argnums=0)
+_solve_batch = jax.jit(jax.vmap(_solve, (0, 0, 0, 0, 0, 0, 0, 0, None, None, None)), static_argnums=(9, 10))
 
 
 def fit_membranes(
@@ -154,8 +187,9 @@ def fit_membranes(
 ) -> list[Membrane | None]:
     """Fit every membrane; those whose padded sizes agree are one batched program.
 
-    The factorisation runs in double precision: with few anchors and little noise its condition exceeds what single
-    precision holds, and the mean is a difference of large terms.
+    Amplitude, noise and the anchors' reliability are learnt from at most 512 rows of each; the fit then uses all. It runs in
+    double precision: with few anchors and little noise its condition exceeds what single precision holds, and the mean is a
+    difference of large terms.
 
     Arguments:
         points, normals: per membrane, (n_i, d) in voxels.
@@ -164,45 +198,74 @@ def fit_membranes(
         config: options.
 
     Returns:
-        One `Membrane` each, None where the factorisation failed or a point is not finite.
+        One `Membrane` each, None where the factorisation failed, a point is not finite, or fewer than four are distinct.
     """
-    finite = [i for i, p in enumerate(points) if np.isfinite(p).all()]
-    if len(finite) < len(points):
-        kept = [points[i] for i in finite], [normals[i] for i in finite]
-        good = fit_membranes(*kept, [shapes[i] for i in finite], [closed[i] for i in finite], config)
-        by_place = dict(zip(finite, good))
-        return [by_place.get(i) for i in range(len(points))]
-    if not points:
-        return []
-    d = points[0].shape[1]
-    problems = []
+    usable = [i for i, p in enumerate(points) if np.isfinite(p).all() and len(np.unique(p, axis=0)) >= 4]
+    fitted: list[Membrane | None] = [None] * len(points)
+    if not usable:
+        return fitted
+    problems: dict[int, _Problem] = {}
     with jax.enable_x64(True):
-        for i, (p, n, s, c) in enumerate(zip(points, normals, shapes, closed)):
-            rest = [q for j, q in enumerate(points) if j != i]
-            others = cKDTree(np.concatenate(rest)) if rest and not c else None
-            problems.append(_problem(p.astype(float), n, jax.tree.map(np.float64, s), c, others, config))
-        sizes = [bucket_size(len(problem.x), 256) for problem, *_ in problems]
-        fitted: list[Membrane | None] = [None] * len(points)
-        for size in sorted(set(sizes)):
-            members = [i for i, s in enumerate(sizes) if s == size]
-            # batches of few membranes bound the memory: a factor of 2048 rows takes 32 MiB
-            most = max(1, 4096 // size)
-            for start in range(0, len(members), most):
-                chunk = members[start : start + most]
-                rows = chunk + [chunk[-1]] * (most - len(chunk))
-                stacked = [_padded(problems[i][0], size) for i in rows]
-                arrays = [np.stack(a) for a in zip(*stacked)]
-                kernel = gp.Cubic if d == 3 else gp.ThinPlate
-                posterior, scale = _solve_bucket(kernel, *arrays, config.least_noise, config.inflation)
-                for slot, i in enumerate(chunk):
-                    one = jax.tree.map(lambda a, k=slot: a[k], posterior)
-                    _, centre, low, high = problems[i]
-                    if bool(one.success):
-                        fitted[i] = Membrane(one, centre, points[i], low, high, closed[i], float(scale[slot]))
+        for i in usable:
+            rest = [q for j, q in enumerate(points) if j != i and np.isfinite(q).all()]
+            others = cKDTree(np.concatenate(rest)) if rest and not closed[i] else None
+            shape = jax.tree.map(np.float64, shapes[i])
+            problems[i] = _problem(points[i].astype(float), normals[i], shape, closed[i], others, config)
+        kernel = gp.Cubic if points[usable[0]].shape[1] == 3 else gp.ThinPlate
+        learnt: dict[int, tuple] = {}
+        for members, arrays in _batches({i: _few(p) for i, p in problems.items()}):
+            learnt |= dict(zip(members, _rows(_learn_batch(kernel, *arrays, config.least_noise))))
+        for members, arrays in _batches({i: p for i, p in problems.items() if bool(learnt[i][0].success)}):
+            start = _stack([learnt[i] for i in members], len(arrays[0]))
+            results = _solve_batch(*start, *arrays[:5], config.inflation, _EXACT, config.inducing)
+            for i, posterior in zip(members, _rows(results)):
+                if bool(posterior.success):
+                    p = problems[i]
+                    noise = float(learnt[i][1])
+                    fitted[i] = Membrane(
+                        jax.tree.map(jnp.asarray, posterior), p.centre, points[i], p.low, p.high, closed[i], noise
+                    )
     return fitted
+
+
+def _few(problem: _Problem) -> _Problem:
+    """A problem's points thinned to what hyperparameters are learnt from."""
+    real = np.flatnonzero(problem.data)
+    anchors = np.flatnonzero(~problem.data)
+    room = _LEARN - min(len(anchors), _LEARN * 3 // 8)
+    real = real[evenly(problem.x[real], room)]
+    anchors = anchors[evenly(problem.x[anchors], _LEARN - room)]
+    rows = np.concatenate([real, anchors])
+    return problem._replace(x=problem.x[rows], y=problem.y[rows], sigma=problem.sigma[rows], data=problem.data[rows])
+
+
+def _batches(problems: dict[int, _Problem]):
+    """Groups of membranes of one padded size with their arrays stacked; the last group is filled up by repetition.
+
+    A batch of few membranes bounds the memory: a factor of 2,048 rows takes 32 MiB. Sizes above `_EXACT`, for which the
+    program is a sparse one whose cost is linear, are few: every fourth power.
+    """
+    sizes = {i: bucket_size(len(p.x), 256) for i, p in problems.items()}
+    sizes = {i: size if size <= _EXACT else bucket_size(size, 4 * _EXACT, 4) for i, size in sizes.items()}
+    kinds = {i: (size, jax.tree.structure(problems[i].trend)) for i, size in sizes.items()}
+    for size, kind in sorted(set(kinds.values()), key=str):
+        members = [i for i, k in kinds.items() if k == (size, kind)]
+        most = max(1, 2 * _EXACT // size) if len(members) > 1 else 1
+        for start in range(0, len(members), most):
+            chunk = members[start : start + most]
+            yield chunk, _stack([_padded(problems[i], size) for i in chunk], most)
+
+
+def _stack(rows: list, count: int):
+    return jax.tree.map(lambda *a: np.stack([*a, *[a[-1]] * (count - len(a))]), *rows)
+
+
+def _rows(batch) -> list:
+    host = jax.tree.map(np.asarray, batch)
+    return [jax.tree.map(lambda a, k=k: a[k], host) for k in range(len(jax.tree.leaves(host)[0]))]
 
 
 def _padded(problem: _Problem, size: int) -> tuple:
     x, mask = pad_to(problem.x, size)
     y, sigma, data = (pad_to(a, size)[0] for a in (problem.y, problem.sigma, problem.data))
-    return x, y, sigma, data, mask, np.float64(problem.variance), np.float64(problem.R)
+    return x, y, sigma, data, mask, np.float64(problem.variance), np.float64(problem.R), problem.trend

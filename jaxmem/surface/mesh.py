@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.ndimage import map_coordinates
@@ -13,12 +12,13 @@ from scipy.spatial import cKDTree
 from skimage.measure import find_contours, marching_cubes
 
 from jaxmem import gp
-from jaxmem.numerics import map_chunks
+from jaxmem.numerics import bucket_size, map_chunks, pad_to
+from jaxmem.surface import geometry
 from jaxmem.surface.implicit import FitConfig, Membrane
 
 _COARSE = 4  # fine cells in the edge of a coarse one
 _CHUNK = 2048
-_BLOCK = 128  # points at a time against all data: what they share stays in the cache
+_SUPPORT = 256  # points at which samples are drawn, at most
 
 
 class Field(NamedTuple):
@@ -45,6 +45,9 @@ class Mesh(NamedTuple):
         sigma: (n,) standard deviation of the surface's position along the normal, voxels.
         seen: (n,) True where membrane points lie nearby, False where the surface is inferred.
         mean_curvature, gaussian_curvature: (n,) 1/voxel and 1/voxel^2; positive mean curvature on a sphere.
+        mean_curvature_sigma, gaussian_curvature_sigma: (n,) their standard deviations.
+        area, area_sigma: voxel^2, or length in voxels of a curve.
+        volume, volume_sigma: enclosed, voxel^3 (or area in voxel^2); 0 if not closed.
         closed: the mesh has no border.
         cut: a closed membrane that leaves the volume was cut at its border.
     """
@@ -56,49 +59,20 @@ class Mesh(NamedTuple):
     seen: Bool[np.ndarray, " n"]
     mean_curvature: Float[np.ndarray, " n"]
     gaussian_curvature: Float[np.ndarray, " n"]
+    mean_curvature_sigma: Float[np.ndarray, " n"]
+    gaussian_curvature_sigma: Float[np.ndarray, " n"]
+    area: float
+    area_sigma: float
+    volume: float
+    volume_sigma: float
     closed: bool
     cut: bool
 
 
-@jax.jit
-def _means(posterior, points):
-    return jax.lax.map(lambda p: gp.mean(posterior, p), points, batch_size=_BLOCK)
-
-
-@jax.jit
-def _project(posterior, points):
-    """Newton steps along the gradient, at most a voxel each."""
-
-    def one(p):
-        def step(_, q):
-            value, slope, _ = gp.derivatives(posterior, q)
-            move = value * slope / (jnp.sum(slope**2) + 1e-12)
-            return q - move / jnp.maximum(1.0, jnp.linalg.norm(move))
-
-        return jax.lax.fori_loop(0, 3, step, p)
-
-    return jax.lax.map(one, points, batch_size=_BLOCK)
-
-
-@jax.jit
-def _geometry(posterior, points):
-    """Slope, standard deviation and curvatures; see Goldman (2005) for the curvatures of an implicit surface."""
-
-    def one(p):
-        _, slope, bend = gp.derivatives(posterior, p)
-        length = jnp.linalg.norm(slope)
-        d = p.shape[0]
-        mean = (length**2 * jnp.trace(bend) - slope @ bend @ slope) / ((d - 1) * length**3)
-        if d == 3:
-            adjugate = jnp.stack(
-                [jnp.cross(bend[1], bend[2]), jnp.cross(bend[2], bend[0]), jnp.cross(bend[0], bend[1])], 1
-            )
-            gauss = slope @ adjugate @ slope / length**4
-        else:
-            gauss = jnp.zeros_like(length)
-        return slope, jnp.sqrt(gp.variance(posterior, p)), mean, gauss
-
-    return jax.lax.map(one, points, batch_size=_BLOCK)
+_means = jax.jit(gp.means)
+_measure = jax.jit(geometry.measure)
+_error_bars = jax.jit(geometry.error_bars, static_argnums=4)
+_inducing = jax.jit(gp.inducing, static_argnums=1)
 
 
 def _nodes(low: np.ndarray, counts: np.ndarray, step: float) -> np.ndarray:
@@ -122,7 +96,7 @@ def sample(membrane: Membrane, most: int = 80) -> Field:
     index = np.stack(np.meshgrid(*(np.arange(c) for c in fine_counts), indexing="ij")) / _COARSE
     values = np.asarray(map_coordinates(coarse, index, order=1, mode="nearest"))
     # |grad f| is about one near the surface: farther than this from zero, no fine cell is crossed and no label painted
-    near = np.abs(values) <= 2.0 * step + 1.0
+    near = np.abs(values) <= 1.75 * step + 0.5
     nodes = _nodes(membrane.low - membrane.centre, fine_counts, step)[near]
     values[near] = map_chunks(lambda p: _means(membrane.posterior, p), nodes, _CHUNK)
     return Field(values, membrane.low, step)
@@ -190,8 +164,8 @@ def extract(membrane: Membrane, volume_shape: tuple[int, ...], config: FitConfig
         vertices, faces = _triangulate(field)
         if len(faces) == 0:
             return None
-        centred = map_chunks(lambda p: _project(membrane.posterior, p), vertices - membrane.centre, _CHUNK)
-        moved = centred + membrane.centre
+        found = map_chunks(lambda p: _measure(membrane.posterior, p), vertices - membrane.centre, _CHUNK)
+        moved = found.points + membrane.centre
         # a step that leaves the neighbourhood of its cell has no level set to go to; marching cubes' point stays
         astray = np.linalg.norm(moved - vertices, axis=1) > 2.0 * field.step
         vertices = np.where(astray[:, None], vertices, moved)
@@ -200,34 +174,91 @@ def extract(membrane: Membrane, volume_shape: tuple[int, ...], config: FitConfig
         piece = _pieces(faces, len(vertices))
         support = np.bincount(piece[near], minlength=piece.max() + 1)
         good = support[piece] >= 0.05 * support.sum()
-        vertices, faces, _ = _keep(vertices, faces, good)
+        vertices, faces, used = _keep(vertices, faces, good)
         if len(faces) == 0:
             return None
-        slope, sigma, mean, gauss = map_chunks(
-            lambda p: _geometry(membrane.posterior, p), vertices - membrane.centre, _CHUNK
-        )
-    length = np.linalg.norm(slope, axis=1)
-    sigma = sigma / np.maximum(length, 1e-9)
+        found = jax.tree.map(lambda a: a[used], found)
+        bars, area_sigma, volume_sigma = _uncertainty(membrane, vertices, faces, found, field.step, config)
     reach = np.array(volume_shape) - 0.5
     beyond = np.maximum(np.maximum(-0.5 - vertices, vertices - reach), 0.0).max(1)
     allowed = max(3.0, 0.05 * float(np.ptp(vertices, axis=0).max()))
     cut = bool(beyond.max() > allowed)
     good = beyond <= 0 if cut or not membrane.closed else np.ones(len(vertices), bool)
     if not membrane.closed:
-        good &= sigma <= config.max_sigma
+        good &= bars.position <= config.max_sigma
     vertices, faces, used = _keep(vertices, faces, good)
     if len(faces) == 0:
         return None
     distance = cKDTree(membrane.points).query(vertices)[0]
+    found, bars = (jax.tree.map(lambda a: a[used], t) for t in (found, bars._replace(displacement=bars.position)))
+    closed = is_watertight(faces)
+    volume = abs(float(_cones(vertices, faces).sum())) if closed else 0.0
     mesh = Mesh(
         vertices,
         faces,
-        slope[used] / np.maximum(length[used], 1e-9)[:, None],
-        sigma[used],
+        found.slope / np.maximum(np.linalg.norm(found.slope, axis=1), 1e-9)[:, None],
+        bars.position,
         distance <= max(3.0, 1.5 * field.step),
-        mean[used],
-        gauss[used],
-        is_watertight(faces),
+        found.mean_curvature,
+        found.gaussian_curvature,
+        bars.mean_curvature,
+        bars.gaussian_curvature,
+        float(_areas(vertices, faces).sum()),
+        area_sigma,
+        volume,
+        volume_sigma if closed else 0.0,
+        closed,
         cut,
     )
     return mesh, field
+
+
+def _areas(vertices, faces) -> np.ndarray:
+    """Areas of triangles, or lengths of segments."""
+    corner = vertices[faces]
+    if faces.shape[1] == 2:
+        return np.linalg.norm(corner[:, 1] - corner[:, 0], axis=1)
+    return 0.5 * np.linalg.norm(np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0]), axis=1)
+
+
+def _cones(vertices, faces) -> np.ndarray:
+    """Signed volumes between faces and the vertices' mean."""
+    corner = vertices[faces] - vertices.mean(0)
+    return np.linalg.det(corner) / (6.0 if faces.shape[1] == 3 else 2.0)
+
+
+def _uncertainty(membrane: Membrane, vertices, faces, found: geometry.Geometry, step: float, config: FitConfig):
+    """Error bars at a subset of the vertices, interpolated to the others, and those of area and volume.
+
+    The error bars vary over the spacing of the data, the vertices are denser; a sampled surface moves a patch of area dA by
+    a distance t along its normal, which changes the volume by t dA and the area by 2 H t dA.
+    """
+    cell = max(2.2 * step, (len(vertices) / 3000.0) ** 0.5 * step)
+    chosen = np.unique(np.floor(vertices / cell).astype(int), axis=0, return_index=True)[1]
+    size = 2 ** int(np.log2(min(_SUPPORT, len(chosen))))
+    centred = vertices[chosen] - membrane.centre
+    spread = np.asarray(_inducing(pad_to(centred, bucket_size(len(centred), 512))[0], size))
+    key = jax.random.key(config.seed)
+    few = map_chunks(
+        lambda p: _transposed(_error_bars(key, membrane.posterior, p, centred[spread], config.draws)), centred, _CHUNK
+    )
+    bars = _transposed(few)
+    weights, rows = _interpolation(vertices[chosen], vertices)
+    d = faces.shape[1]
+    share = np.bincount(faces.ravel(), np.repeat(_areas(vertices, faces) / d, d), len(vertices))
+    patch = np.bincount(rows.ravel(), (weights * share[:, None]).ravel(), len(chosen))
+    bend = (d - 1) * np.bincount(rows.ravel(), (weights * (share * found.mean_curvature)[:, None]).ravel(), len(chosen))
+    position, mean, gauss = ((weights * values[rows]).sum(1) for values in bars[:3])
+    full = geometry.ErrorBars(position, mean, gauss, bars.displacement)
+    return full, float((bars.displacement @ bend).std()), float((bars.displacement @ patch).std())
+
+
+def _transposed(bars: geometry.ErrorBars) -> geometry.ErrorBars:
+    return bars._replace(displacement=bars.displacement.T)
+
+
+def _interpolation(sources: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Weights and indices of the few sources next to each target, nearer ones counting more."""
+    near, rows = cKDTree(sources).query(targets, k=min(3, len(sources)), workers=-1)
+    weights = 1.0 / (near.reshape(len(targets), -1) ** 2 + 1e-6)
+    return weights / weights.sum(1, keepdims=True), rows.reshape(len(targets), -1)

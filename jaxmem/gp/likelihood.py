@@ -1,0 +1,142 @@
+"""Hyperparameters by marginal likelihood: the prior's amplitude and the scale of each group's noise, and checks of them."""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxmem.gp.kernels import Kernel
+from jaxmem.gp.posterior import Posterior, gram, trend_at
+from jaxmem.gp.trend import Trend, Zero
+from jaxmem.numerics import jitter
+
+
+class Learnt(NamedTuple):
+    """What `learn` found.
+
+    Attributes:
+        kernel: with the learnt variance.
+        scales: (groups,) factors on the noise of each group.
+        log_posterior: logarithm of marginal likelihood times prior, up to a constant; NaN if nothing could be learnt.
+        error: (1 + groups,) standard deviations of the logarithms of the amplitude and of the scales.
+    """
+
+    kernel: Kernel
+    scales: Float[Array, " groups"]
+    log_posterior: Float[Array, ""]
+    error: Float[Array, " parameters"]
+
+
+def log_likelihood(posterior: Posterior, y: Float[Array, " n"]) -> Float[Array, ""]:
+    """Logarithm of the marginal likelihood of the values that `fit` was given (Rasmussen & Williams 2006, equation 2.30)."""
+    y = jnp.where(posterior.mask, y - trend_at(posterior.trend, posterior.x)[0], 0.0)
+    log_determinant = 2.0 * jnp.sum(jnp.log(jnp.diagonal(posterior.cholesky)))
+    return -0.5 * (y @ posterior.weights + log_determinant + posterior.mask.sum() * jnp.log(2.0 * jnp.pi))
+
+
+def leave_one_out(posterior: Posterior, y: Float[Array, " n"]) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+    """What the other points predict for each value: mean, and standard deviation including the value's own noise.
+
+    Where (y - mean) / sigma is not about standard normal, the hyperparameters are wrong. Masked rows give 0 and 1.
+
+    Source: Rasmussen & Williams 2006, equations 5.10-5.12.
+    """
+    n = len(y)
+    inverse = jax.scipy.linalg.cho_solve((posterior.cholesky, True), jnp.eye(n, dtype=y.dtype))
+    precision = jnp.diagonal(inverse)
+    expected = y - posterior.weights / precision
+    return jnp.where(posterior.mask, expected, 0.0), jnp.where(posterior.mask, 1.0 / jnp.sqrt(precision), 1.0)
+
+
+def learn(
+    kernel: Kernel,
+    x: Float[Array, "n d"],
+    y: Float[Array, " n"],
+    noise: Float[Array, " n"],
+    group: Int[Array, " n"],
+    mask: Bool[Array, " n"] | None = None,
+    trend: Trend | None = None,
+    *,
+    floor: Float[Array, " groups"],
+    ceiling: Float[Array, " groups"],
+    spread: Float[Array, " parameters"],
+    steps: int = 12,
+) -> Learnt:
+    """The amplitude of the prior, and one factor for the noise of each group of values, at the largest posterior density.
+
+    Logarithms of all of them have normal priors around the start, so that few points end well too. Fisher scoring with
+    Levenberg's damping: one factorisation a step, a dozen steps, the same program for every membrane under vmap.
+
+    Arguments:
+        kernel: start; only its variance is learnt (R says where the kernel is valid, and the amplitude takes its part).
+        x, y, mask, trend: as for `fit`.
+        noise: start of the values' standard deviations.
+        group: which scale each value's noise has: 0 for membrane points, 1 for anchors, say.
+        floor: smallest standard deviation of a value of each group, on the average of the group.
+        ceiling: largest scale of each group. Where all values of the other groups are zero, as on a surface, a function that
+            is zero everywhere explains them without noise; the anchors' ceiling keeps that from being the likeliest.
+        spread: standard deviations of the priors of log(amplitude) and of the logarithms of the scales.
+        steps: of the optimiser.
+
+    Raises:
+        ValueError: if the numbers of groups disagree.
+
+    Source: Rasmussen & Williams 2006, Section 5.4.1; the information matrix is 1/2 tr(K^-1 dK_i K^-1 dK_j).
+    """
+    groups = floor.shape[0]
+    if spread.shape != (groups + 1,):
+        raise ValueError(f"gp.learn: expected {groups + 1} spreads for {groups} groups, got {spread.shape}")
+    n = x.shape[0]
+    mask = jnp.ones(n, bool) if mask is None else mask
+    member = (group[:, None] == jnp.arange(groups)) & mask[:, None]
+    expected, features = trend_at(Zero() if trend is None else trend, x)
+    features = jnp.where(mask[:, None], features, 0.0)
+    shape = jnp.where(mask[:, None] & mask[None, :], gram(kernel, x, x), 0.0)
+    shape = shape + jnp.diag(jnp.where(mask, jitter(x.dtype) * kernel.variance, 0.0))
+    y = jnp.where(mask, y - expected, 0.0)
+    count = jnp.maximum(member.sum(0), 1)
+    typical = jnp.sqrt(jnp.sum(jnp.where(member, noise[:, None] ** 2, 0.0), 0) / count)
+    free = jnp.full(1, jnp.inf, x.dtype)
+    highest = jnp.concatenate([free, jnp.log(ceiling)])
+    lowest = jnp.minimum(jnp.concatenate([-free, jnp.log(floor / jnp.maximum(typical, 1e-12))]), highest)
+
+    def judge(theta):
+        """Objective, its slope, and the information matrix, all in theta = log(amplitude, scales)."""
+        scaled = jnp.where(member, (jnp.exp(theta[1:]) * noise[:, None]) ** 2, 0.0)
+        amplitude = jnp.exp(2 * theta[0]) * shape
+        covariance = amplitude + features @ features.T + jnp.diag(jnp.where(mask, scaled.sum(1), 1.0))
+        factor = jnp.linalg.cholesky(covariance)
+        inverse = jax.scipy.linalg.cho_solve((factor, True), jnp.eye(n, dtype=x.dtype))
+        w = inverse @ y
+        value = -0.5 * y @ w - jnp.sum(jnp.log(jnp.diagonal(factor))) - 0.5 * jnp.sum((theta / spread) ** 2)
+        # dK/dtheta: twice the kernel's part for the amplitude, twice the group's noise for a scale
+        share = inverse @ amplitude
+        pulls = jnp.concatenate([(w @ amplitude @ w)[None], w**2 @ scaled])
+        traces = jnp.concatenate([jnp.trace(share)[None], jnp.diagonal(inverse) @ scaled])
+        single = jnp.sum(share * inverse, 1) @ scaled
+        between = scaled.T @ inverse**2 @ scaled
+        corner = jnp.sum(share * share.T)
+        information = 2.0 * jnp.block([[corner[None, None], single[None, :]], [single[:, None], between]])
+        slope = pulls - traces - theta / spread**2
+        return value, slope, information + jnp.diag(1.0 / spread**2)
+
+    def step(_, state):
+        theta, best, damping = state
+        value, slope, information = best
+        scaling = jnp.diag(jnp.diagonal(information))
+        move = jnp.linalg.solve(information + damping * scaling, slope)
+        proposal = jnp.clip(theta + jnp.clip(move, -1.0, 1.0), lowest, highest)
+        trial = judge(proposal)
+        better = trial[0] > value
+        kept = jax.tree.map(lambda new, old: jnp.where(better, new, old), (proposal, trial), (theta, best))
+        return *kept, jnp.where(better, damping * 0.3, damping * 5.0 + 0.01)
+
+    start = jnp.clip(jnp.zeros(groups + 1, x.dtype), lowest, highest)
+    theta, best, _ = jax.lax.fori_loop(0, steps, step, (start, judge(start), jnp.asarray(1e-3, x.dtype)))
+    good = jnp.isfinite(best[0]) & mask.any()
+    theta = jnp.where(good, theta, start)
+    error = jnp.sqrt(jnp.diagonal(jnp.linalg.inv(jnp.where(good, best[2], jnp.eye(groups + 1, dtype=x.dtype)))))
+    learnt = eqx.tree_at(lambda k: k.variance, kernel, kernel.variance * jnp.exp(2 * theta[0]))
+    return Learnt(learnt, jnp.exp(theta[1:]), jnp.where(good, best[0], jnp.nan), error)

@@ -1,0 +1,89 @@
+"""What is expected of a function before data are seen: nothing, or the distance to an ellipsoid that is itself uncertain."""
+
+import abc
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxmem.ellipse import Ellipse
+
+
+class Trend(eqx.Module):
+    """A prior mean m(x) with p uncertain parameters, to first order: m(x) + basis(x) . b with b ~ N(0, spread^2).
+
+    Added to a kernel it makes the prior covariance k(x, y) + basis(x) . spread^2 basis(y) (universal kriging; Rasmussen &
+    Williams 2006, Section 2.7).
+    """
+
+    @abc.abstractmethod
+    def value(self, point: Float[Array, " d"]) -> Float[Array, ""]:
+        """m at one point."""
+
+    @abc.abstractmethod
+    def features(self, point: Float[Array, " d"]) -> Float[Array, " p"]:
+        """The basis functions at one point, each times the standard deviation of its coefficient."""
+
+    @abc.abstractmethod
+    def moved(self, coefficients: Float[Array, " p"], point: Float[Array, " d"]) -> Float[Array, ""]:
+        """value(point) + features(point) . coefficients, at the cost of the value."""
+
+
+class Zero(Trend):
+    """No trend: the prior mean is zero and certain."""
+
+    def value(self, point):
+        return jnp.zeros((), point.dtype)
+
+    def features(self, point):
+        return jnp.zeros((0,), point.dtype)
+
+    def moved(self, coefficients, point):
+        return jnp.zeros((), point.dtype)
+
+
+class Ellipsoid(Trend):
+    """First-order signed distance to an ellipse or ellipsoid, in voxels, negative inside.
+
+    (q - 1) / |grad q| with q = |M (x - c)|. The parameters are the centre over the size, and the entries of M times the
+    size, all with standard deviation `spread`: what deviates from any ellipsoid is left to the kernel.
+
+    Example:
+        >>> sphere = Ellipsoid(Ellipse(jnp.zeros(3), jnp.eye(3) / 10.0), jnp.array(0.2))
+        >>> round(float(sphere.value(jnp.array([12.0, 0.0, 0.0]))), 6), sphere.features(jnp.ones(3)).shape
+        (2.0, (9,))
+    """
+
+    ellipse: Ellipse
+    spread: Float[Array, ""]
+
+    def _distance(self, theta, point):
+        d = point.shape[0]
+        size = self._size()
+        centre = self.ellipse.centre + size * theta[:d]
+        shape = self.ellipse.shape.at[jnp.tril_indices(d)].add(theta[d:] / size)
+        mapped = shape @ (point - centre)
+        slope = shape.T @ mapped
+        floor = jnp.finfo(point.dtype).tiny ** 0.5
+        q = jnp.sqrt(jnp.sum(mapped**2) + floor)
+        return (q - 1.0) * q / jnp.sqrt(jnp.sum(slope**2) + floor)
+
+    def _size(self):
+        return 1.0 / jnp.abs(jnp.prod(jnp.diagonal(self.ellipse.shape))) ** (1.0 / self.ellipse.centre.shape[0])
+
+    def _zero(self, point):
+        d = point.shape[0]
+        return jnp.zeros(d + d * (d + 1) // 2, point.dtype)
+
+    def value(self, point):
+        return self._distance(self._zero(point), point)
+
+    def features(self, point):
+        return self.spread * jax.grad(self._distance)(self._zero(point), point)
+
+    def moved(self, coefficients, point):
+        value, step = jax.jvp(
+            lambda theta: self._distance(theta, point), (self._zero(point),), (self.spread * coefficients,)
+        )
+        return value + step
