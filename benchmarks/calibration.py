@@ -136,9 +136,17 @@ def main() -> None:
         rows.append((case.name.split()[0], z, seen, error, sigma, membrane.noise / case.noise))
         if args.verbose:
             part = [f"{100 * (z[s] < k).mean():3.0f}" if s.any() else "  -" for s in (seen, ~seen) for k in (1, 1.96)]
-            size = [f"{np.sqrt((error[s] ** 2).mean()):.2f}/{sigma[s].mean():.2f}" if s.any() else "-" for s in (seen, ~seen)]
-            print(f"{i:3d} {case.name:58s} seen {part[0]} {part[1]} inferred {part[2]} {part[3]} rms/sigma {size} noise x{rows[-1][-1]:.2f}", flush=True)
-    print(f"{args.cases} cases in {time.perf_counter() - start:.0f} s, {lost} without a surface; learnt / true noise {np.median([r[-1] for r in rows]):.2f}")
+            size = [
+                f"{np.sqrt((error[s] ** 2).mean()):.2f}/{sigma[s].mean():.2f}" if s.any() else "-"
+                for s in (seen, ~seen)
+            ]
+            print(
+                f"{i:3d} {case.name:58s} seen {part[0]} {part[1]} inferred {part[2]} {part[3]} rms/sigma {size} noise x{rows[-1][-1]:.2f}",
+                flush=True,
+            )
+    print(
+        f"{args.cases} cases in {time.perf_counter() - start:.0f} s, {lost} without a surface; learnt / true noise {np.median([r[-1] for r in rows]):.2f}"
+    )
     print("| shapes | part | within 1 sigma | within 1.96 sigma | RMS error | mean sigma |")
     print("|---|---|---|---|---|---|")
     for kind in ("all", "ellipsoid", "bumpy", "torus", "sheet"):
@@ -153,7 +161,9 @@ def main() -> None:
                     s.append(r[4][choose].mean())
             if z:
                 share = 100 * np.mean(z, 0)
-                print(f"| {kind} | {part} ({len(z)}) | {share[0]:.0f} % | {share[1]:.0f} % | {np.sqrt(np.mean(e)):.2f} | {np.mean(s):.2f} |")
+                print(
+                    f"| {kind} | {part} ({len(z)}) | {share[0]:.0f} % | {share[1]:.0f} % | {np.sqrt(np.mean(e)):.2f} | {np.mean(s):.2f} |"
+                )
 
 
 if __name__ == "__main__":

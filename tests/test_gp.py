@@ -5,6 +5,7 @@ import pytest
 from jaxtyping import TypeCheckError
 
 from jaxmem import gp
+from jaxmem.ellipse import Ellipse
 
 
 @pytest.fixture(autouse=True)
@@ -61,9 +62,30 @@ def test_kernels_are_positive_definite_within_their_radius(kernel, d, shape):
     assert np.linalg.eigvalsh(gram).min() > -1e-10
 
 
-def test_radius_needs_two_points():
+def test_radius_needs_two_points_and_a_kernel_that_has_one():
     with pytest.raises(ValueError, match="two distinct"):
         gp.valid_radius(gp.Cubic, np.ones((3, 3)))
+    with pytest.raises(ValueError, match="length scale"):
+        gp.valid_radius(gp.Matern52, np.eye(3))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "formula"),
+    [
+        (gp.Matern32, lambda p: (1 + np.sqrt(3) * p) * np.exp(-np.sqrt(3) * p)),
+        (gp.Matern52, lambda p: (1 + np.sqrt(5) * p + 5 * p**2 / 3) * np.exp(-np.sqrt(5) * p)),
+        (gp.SquaredExponential, lambda p: np.exp(-0.5 * p**2)),
+    ],
+)
+def test_kernels_for_comparison(kernel, formula):
+    """Rasmussen & Williams (2006), equations 4.9 and 4.17; slopes at distance zero are those of the limit."""
+    k, r = kernel(jnp.array(2.0), jnp.array(3.0)), np.linspace(0, 9, 30)
+    got = [float(k(jnp.zeros(3), jnp.zeros(3).at[1].set(v))) for v in r]
+    assert np.allclose(got, 2.0 * formula(r / 3.0))
+    slope = float(jax.grad(k.profile)(jnp.array(0.0)))
+    assert slope == pytest.approx((formula(1e-4) - 1) / 1e-8, rel=1e-2)
+    assert np.array_equal(jax.grad(k)(jnp.ones(3), jnp.ones(3)), np.zeros(3))
+    assert np.isfinite(gp.hessian(gp.fit(k, jnp.eye(3), jnp.ones(3), jnp.ones(3)), jnp.eye(3)[0])).all()
 
 
 @pytest.mark.parametrize(("kernel", "d"), KERNELS)
@@ -127,12 +149,43 @@ def test_level_set_density_integrates_to_one():
     assert abs(float(np.trapezoid(gp.level_set_density(jnp.asarray(v), jnp.full(6001, 2.0)), v)) - 1.0) < 1e-6
 
 
-def test_failure_is_a_code_and_shapes_are_checked():
+def test_level_set_density_is_that_of_sampled_functions():
+    """Equation (5) by hand at mean 1 and variance 4, and against the share of drawn functions that are nearly zero there."""
+    assert float(gp.level_set_density(jnp.array(1.0), jnp.array(2.0))) == pytest.approx(0.17603, abs=1e-5)
     k, x, y = make(gp.Cubic, 3)
-    bad = gp.fit(k, x.at[0, 0].set(jnp.nan), y, jnp.ones(len(y)))
+    posterior, q = gp.fit(k, x, y, jnp.full(len(y), 0.5)), jnp.array([[1.0, 8.0, 3.0]])
+    expansion, weights = gp.sample(jax.random.key(3), posterior, q, 20000)
+    values = jax.vmap(lambda w: gp.mean(gp.drawn(expansion, w), q[0]))(weights)
+    density = gp.level_set_density(gp.mean(posterior, q[0]), jnp.sqrt(gp.variance(posterior, q[0])))
+    assert float((jnp.abs(values) < 0.05).mean() / 0.1) == pytest.approx(float(density), rel=0.15)
+
+
+def test_failures_are_codes_and_shapes_are_checked():
+    k, x, y = make(gp.Cubic, 3)
+    noise = jnp.ones(len(y))
+    assert int(gp.fit(k, x, y, noise).code) == gp.Code.OK
+    bad = jax.jit(gp.fit)(k, x.at[0, 0].set(jnp.nan), y, noise)
+    assert int(bad.code) == gp.Code.FAILED
     assert not bool(bad.success)
+    assert int(gp.fit(gp.Cubic(k.variance, k.R / 3), x, y, noise).code) == gp.Code.RADIUS
+    assert int(gp.fit(k, x, y, noise, jnp.zeros(len(y), bool)).code) == gp.Code.EMPTY
+    assert int(gp.fit_sparse(k, x, y.at[0].set(jnp.nan), noise, x[:9]).code) == gp.Code.FAILED
     with pytest.raises((ValueError, TypeCheckError)):
         gp.fit(k, x, y[:5], jnp.ones(len(y)))
+
+
+@pytest.mark.parametrize("shape", ["duplicates", "plane", "line", "three"])
+def test_degenerate_points_end_well(shape):
+    k, x, _ = make(gp.Cubic, 3)
+    x = {
+        "duplicates": jnp.repeat(x[:10], 4, 0),
+        "plane": x * jnp.array([0.0, 1.0, 1.0]),
+        "line": x * jnp.array([0.0, 0.0, 1.0]),
+        "three": x[:3],
+    }[shape]
+    posterior = gp.fit(k, x, jnp.zeros(len(x)), jnp.full(len(x), 0.1))
+    assert bool(posterior.success)
+    assert np.isfinite(gp.variance(posterior, x[0] + 0.5))
 
 
 def test_variance_beyond_the_valid_ball_is_the_priors():
@@ -162,3 +215,192 @@ def test_hot_functions_do_not_recompile():
     for scale in (1.0, 2.0, 3.0):
         fitted(gp.Cubic(jnp.array(scale), k.R * scale), x * scale, y, jnp.full(len(y), scale))
     assert len(traces) == 1
+
+
+def test_means_and_slopes_in_single_precision_lose_nothing_that_matters():
+    k, x, _ = make(gp.Cubic, 3, n=600)
+    posterior = gp.fit(k, x, jnp.sin(x[:, 0] / 4.0), jnp.full(600, 0.3))
+    q = x[:200] * 1.07
+    value, slope = gp.slopes(posterior, q)
+    exact = gp.over(gp.derivatives, posterior, q)
+    assert np.abs(gp.means(posterior, q) - exact.value).max() < 2e-3
+    assert np.abs(value - exact.value).max() < 2e-3
+    assert np.abs(slope - exact.gradient).max() < 2e-3
+    assert value.dtype == jnp.float64
+    assert np.allclose(gp.over(gp.mean, posterior, q), exact.value)
+
+
+def test_samples_have_the_posteriors_mean_and_covariance():
+    k, x, y = make(gp.Cubic, 3)
+    posterior = gp.fit(k, x, y, jnp.full(len(y), 0.5))
+    support = x[:6] * 1.2 + 0.5
+    expansion, weights = gp.sample(jax.random.key(0), posterior, support, 4000)
+    values = jax.vmap(lambda w: gp.over(gp.mean, gp.drawn(expansion, w), support))(weights)
+    sigma = np.sqrt(gp.over(gp.variance, posterior, support))
+    assert np.abs((values.mean(0) - gp.over(gp.mean, posterior, support)) / sigma).max() < 0.08
+    assert np.allclose(values.std(0), sigma, rtol=0.05)
+    full = gp.gram(k, support, support) - gp.gram(k, support, x) @ np.linalg.solve(
+        gp.gram(k, x, x) + 0.25 * np.eye(len(y)), gp.gram(k, x, support)
+    )
+    assert np.abs(np.cov(values.T) - full).max() < 0.1 * np.diag(full).max()
+    assert np.allclose(gp.over(gp.mean, expansion, support), gp.over(gp.mean, posterior, support))
+
+
+def test_sparse_equals_exact_where_all_points_are_inducing_and_nears_it_otherwise():
+    k, x, y = make(gp.Cubic, 3, n=300)
+    k, y, noise = gp.Cubic(jnp.array(9.0), k.R), jnp.sin(x[:, 0] / 4.0), jnp.full(300, 0.3)
+    exact = gp.fit(k, x, y, noise)
+    q = x[::7] * 1.05
+    same = gp.fit_sparse(k, x, y, noise, x)
+    assert np.allclose(gp.over(gp.mean, same, q), gp.over(gp.mean, exact, q), atol=1e-4)
+    assert np.allclose(gp.over(gp.variance, same, q), gp.over(gp.variance, exact, q), rtol=1e-3)
+    few = jax.jit(gp.fit_sparse)(k, x, y, noise, x[gp.inducing(x, 100)])
+    assert np.abs(gp.over(gp.mean, few, q) - gp.over(gp.mean, exact, q)).max() < 0.15
+    ratio = np.sqrt(gp.over(gp.variance, few, q) / gp.over(gp.variance, exact, q))
+    assert ratio.min() > 0.85
+    assert 0.97 < np.median(ratio) < 1.1
+    expansion, weights = gp.sample(jax.random.key(0), few, q, 4000)
+    spread = jax.vmap(lambda w: gp.over(gp.mean, gp.drawn(expansion, w), q))(weights).std(0)
+    assert np.allclose(spread, np.sqrt(gp.over(gp.variance, few, q)), rtol=0.06)
+
+
+def test_sparse_masks_and_pads():
+    k, x, y = make(gp.Cubic, 3)
+    noise, z = jnp.full(len(y), 0.5), x[:12]
+    alone = gp.fit_sparse(k, x[:30], y[:30], noise[:30], z)
+    masked = gp.fit_sparse(k, x.at[30:].set(99.0), y, noise, z, jnp.arange(len(y)) < 30)
+    assert np.allclose(alone.weights, masked.weights, atol=1e-8)
+    with pytest.raises((ValueError, TypeCheckError)):
+        gp.fit_sparse(k, x, y[:3], noise, z)
+
+
+def test_inducing_points_cover_the_set():
+    x = jnp.asarray(np.random.default_rng(0).uniform(size=(2000, 3)))
+    chosen = gp.inducing(x, 60, jnp.arange(2000) < 1500)
+    assert len(np.unique(chosen)) == 60
+    assert int(chosen.max()) < 1500
+    nearest = np.linalg.norm(x[:1500, None] - x[chosen], axis=-1).min(1)
+    apart = np.linalg.norm(x[chosen, None] - x[chosen], axis=-1) + np.eye(60)
+    assert nearest.max() <= apart.min()
+
+
+def ellipsoid(d):
+    centre = jnp.arange(1.0, d + 1)
+    return Ellipse(centre, jnp.diag(1.0 / (8.0 + jnp.arange(d))))
+
+
+@pytest.mark.parametrize("d", [2, 3])
+def test_the_ellipsoids_trend_is_a_distance_with_its_derivatives(d):
+    trend = gp.Ellipsoid(ellipsoid(d), jnp.array(0.3))
+    q = trend.ellipse.centre + jnp.zeros(d).at[0].set(8.5)
+    assert float(trend.value(q)) == pytest.approx(0.5)
+    assert float(trend.value(trend.ellipse.centre)) < 0
+    coefficients = jnp.linspace(-0.01, 0.01, d + d * (d + 1) // 2)
+    assert np.allclose(trend.moved(coefficients, q), trend.value(q) + trend.features(q) @ coefficients)
+    turned = gp.Ellipsoid(trend.ellipse._replace(centre=trend.ellipse.centre + 1e-5), jnp.array(0.3))
+    size = 1.0 / float(jnp.prod(jnp.diagonal(trend.ellipse.shape))) ** (1 / d)
+    change = trend.features(q)[:d].sum() / 0.3 / size * 1e-5
+    assert float(turned.value(q) - trend.value(q)) == pytest.approx(float(change), rel=1e-3)
+
+
+def test_a_trend_is_a_prior_mean_with_uncertain_parameters():
+    """Against the textbook with the covariance of the parameters added to the kernel's."""
+    k, x, y = make(gp.Cubic, 3)
+    trend, noise = gp.Ellipsoid(ellipsoid(3), jnp.array(0.3)), jnp.full(len(y), 0.5)
+    posterior = gp.fit(k, x, y, noise, trend=trend)
+    q = x[:7] * 1.1 + 0.2
+    fx, fq = jax.vmap(trend.features)(x), jax.vmap(trend.features)(q)
+    covariance = gp.gram(k, x, x) + fx @ fx.T + 0.25 * jnp.eye(len(y))
+    cross = gp.gram(k, q, x) + fq @ fx.T
+    mean = jax.vmap(trend.value)(q) + cross @ jnp.linalg.solve(covariance, y - jax.vmap(trend.value)(x))
+    prior = jax.vmap(lambda p: k(p, p))(q) + (fq**2).sum(1)
+    variance = prior - jnp.einsum("ij,ji->i", cross, jnp.linalg.solve(covariance, cross.T))
+    assert np.allclose(gp.over(gp.mean, posterior, q), mean, atol=1e-6)
+    assert np.allclose(gp.over(gp.variance, posterior, q), variance, rtol=1e-4, atol=1e-6)
+    derivatives = gp.over(gp.derivatives, posterior, q)
+    assert np.allclose(derivatives.gradient[0], jax.grad(gp.mean, 1)(posterior, q[0]), atol=1e-7)
+    assert np.allclose(derivatives.hessian[0], jax.hessian(gp.mean, 1)(posterior, q[0]), atol=1e-7)
+    assert np.abs(gp.slopes(posterior, q)[1] - derivatives.gradient).max() < 1e-3
+    same = gp.fit_sparse(k, x, y, noise, x, trend=trend)
+    assert np.allclose(gp.over(gp.mean, same, q), mean, atol=1e-3)
+    assert np.allclose(gp.over(gp.variance, same, q), variance, rtol=1e-2, atol=1e-4)
+
+
+def drawn_from_the_prior(n, amplitude, noise, seed=0):
+    k, x, _ = make(gp.Cubic, 3, n=n, seed=seed)
+    k = gp.Cubic(jnp.array(amplitude**2), k.R)
+    rng = np.random.default_rng(seed)
+    f = np.linalg.cholesky(np.asarray(gp.gram(k, x, x)) + 1e-8 * np.eye(n)) @ rng.normal(size=n)
+    return k, x, jnp.asarray(f + noise * rng.normal(size=n))
+
+
+def learn(k, x, y, **changes):
+    n = len(y)
+    options = {
+        "floor": jnp.array([0.01, 0.0]),
+        "ceiling": jnp.array([50.0, 50.0]),
+        "spread": jnp.array([3.0, 3.0, 3.0]),
+    }
+    group = jnp.where(jnp.arange(n) < n // 2, 0, 1)
+    return gp.learn(k, x, y, jnp.ones(n), group, **(options | changes))
+
+
+def test_hyperparameters_are_found_again():
+    k, x, y = drawn_from_the_prior(200, 5.0, 0.3)
+    y = y.at[100:].add(jnp.asarray(np.random.default_rng(9).normal(0, 0.6, 100)))
+    start = gp.Cubic(jnp.array(1.0), k.R)
+    found = jax.jit(learn)(start, x, y)
+    assert np.sqrt(found.kernel.variance) == pytest.approx(5.0, rel=0.35)
+    assert float(found.scales[0]) == pytest.approx(0.3, rel=0.25)
+    assert float(found.scales[1]) == pytest.approx(0.67, rel=0.25)
+    assert (found.error[1:] < 0.2).all()
+    noise = jnp.where(jnp.arange(200) < 100, found.scales[0], found.scales[1])
+
+    def evidence(theta):
+        kernel = gp.Cubic(found.kernel.variance * jnp.exp(2 * theta[0]), k.R)
+        scaled = noise * jnp.exp(jnp.where(jnp.arange(200) < 100, theta[1], theta[2]))
+        return gp.log_likelihood(gp.fit(kernel, x, y, scaled), y)
+
+    prior = jnp.array([jnp.log(found.kernel.variance) / 2, *jnp.log(found.scales)]) / 9.0
+    slope = jax.grad(evidence)(jnp.zeros(3)) - prior
+    assert np.abs(slope).max() < 0.05
+
+
+def test_noise_has_a_floor_a_ceiling_and_a_prior():
+    k, x, y = drawn_from_the_prior(60, 5.0, 0.0)
+    assert float(learn(k, x, y, floor=jnp.array([0.2, 0.0])).scales[0]) == pytest.approx(0.2, rel=1e-6)
+    assert float(learn(k, x, 100 * y, ceiling=jnp.array([50.0, 1.0])).scales[1]) <= 1.0 + 1e-9
+    tiny = learn(k, x[:20], y[:20], spread=jnp.array([1.0, 1.0, 1.0]))
+    assert np.isfinite(tiny.log_posterior)
+    bad = learn(k, x, y.at[0].set(jnp.nan))
+    assert np.isnan(bad.log_posterior)
+    with pytest.raises(ValueError, match="spreads"):
+        learn(k, x, y, spread=jnp.ones(2))
+
+
+def test_leaving_one_out_is_what_the_others_predict():
+    k, x, y = make(gp.Cubic, 3)
+    noise = jnp.full(len(y), 0.5)
+    expected, sigma = gp.leave_one_out(gp.fit(k, x, y, noise), y)
+    others = gp.fit(k, x[1:], y[1:], noise[1:])
+    assert float(expected[0]) == pytest.approx(float(gp.mean(others, x[0])), abs=1e-5)
+    assert float(sigma[0]) == pytest.approx(float(jnp.sqrt(gp.variance(others, x[0]) + 0.25)), rel=1e-5)
+
+
+def test_gradients_of_fit_and_evaluation_with_respect_to_everything():
+    """Data, targets, noise and hyperparameters, batched and compiled, against finite differences."""
+    k, x, y = make(gp.Cubic, 3, n=20)
+
+    def value(variance, R, x, y, noise):
+        posterior = gp.fit(gp.Cubic(variance, R), x, y, noise)
+        q = jnp.array([2.0, 7.0, -3.0])
+        return gp.mean(posterior, q) + gp.variance(posterior, q)
+
+    arguments = (k.variance, k.R * 1.1, x, y, jnp.full(20, 0.5))
+    batch = jax.tree.map(lambda a: jnp.stack([a, a * 1.01]), arguments)
+    slopes = jax.jit(jax.vmap(jax.grad(value, (0, 1, 2, 3, 4))))(*batch)
+    rng = np.random.default_rng(0)
+    for i, (argument, slope) in enumerate(zip(arguments, slopes)):
+        way = jnp.asarray(rng.normal(size=argument.shape)) * 1e-5 * (1 + jnp.abs(argument).max())
+        changed = [value(*arguments[:i], argument + s * way, *arguments[i + 1 :]) for s in (1, -1)]
+        assert float((changed[0] - changed[1]) / 2) == pytest.approx(float(jnp.vdot(slope[0], way)), rel=1e-3)

@@ -3,7 +3,8 @@ import pytest
 from scipy.spatial import cKDTree
 
 from jaxmem.grouping import MergeConfig, SelectConfig, describe, merge_regions, midline, select_membranes
-from jaxmem.grouping.shape import evenly, orient
+from jaxmem.grouping.midline import bending
+from jaxmem.grouping.shape import evenly, orient, roughness
 
 VOXEL = 14.0
 
@@ -21,9 +22,21 @@ def test_midline_is_in_the_middle_with_normals_across(shells, lines):
     r = np.linalg.norm(offset, axis=1)
     normals = line.normals[np.linalg.norm(line.points - (24, 30, 72), axis=1) < 20]
     sides = np.abs(offset[:, 0]) < 8
-    assert abs(np.mean(r[sides]) - 15.0) < 0.15  # smoothing moves a curved ridge inwards
+    assert abs(np.mean(r[sides]) - 15.0) < 0.05
     assert np.abs(r[sides] - 15.0).max() < 0.6
     assert np.mean(np.abs((offset * normals).sum(1) / r)[sides]) > 0.98
+
+
+@pytest.mark.parametrize("radius", [7.0, 10.0, 20.0])
+def test_smoothing_a_curved_band_does_not_move_its_middle(radius):
+    """Without the correction a smoothed shell's ridge lies 1.35^2 / radius too far inside."""
+    grid = np.stack(np.indices((int(2 * radius) + 14,) * 3), -1) - (radius + 6.8)
+    mask = np.abs(np.linalg.norm(grid, axis=-1) - radius) <= 1.5
+    line = midline(mask.astype(np.float32), 1.35, 0.3)
+    assert abs(np.linalg.norm(line.points - (radius + 6.8), axis=1).mean() - radius) < 0.3 * 1.35**2 / radius
+    away = line.points - (radius + 6.8)
+    outward = line.normals * np.sign((line.normals * away).sum(1))[:, None]
+    assert abs(np.median(bending(line.points, outward)) * radius / 2 - 1) < 0.1
 
 
 def test_nested_and_neighbouring_spheres_stay_apart(lines):
@@ -132,3 +145,16 @@ def test_even_thinning():
     assert 150 < len(chosen) <= 300
     assert cKDTree(points[chosen]).query(points)[0].max() < 15
     assert len(evenly(points[:10], 300)) == 10
+
+
+def test_roughness_is_the_noise_about_a_curved_surface():
+    rng = np.random.default_rng(0)
+    u = rng.normal(size=(3000, 3))
+    u /= np.linalg.norm(u, axis=1, keepdims=True)
+    stray = rng.uniform(size=3000) < 0.05
+    noise = np.where(stray, rng.uniform(-8, 8, 3000), 0.5 * rng.normal(size=3000))
+    assert roughness(u * (20 + noise)[:, None]) == pytest.approx(0.5, rel=0.15)
+    angle = np.linspace(0, 6, 200)
+    circle = (15 + 0.4 * rng.normal(size=200))[:, None] * np.stack([np.sin(angle), np.cos(angle)], 1)
+    assert roughness(circle) == pytest.approx(0.4, rel=0.25)
+    assert np.isnan(roughness(u[:8]))

@@ -74,6 +74,30 @@ def test_noise_follows_a_measured_spectrum():
         measure_noise(noise[0])
 
 
+def test_an_ideal_observer_sees_long_dark_lines_best():
+    """In white noise d'^2 of a line of depth a is the integral of a^2 over the window; coloured noise hides what looks like it."""
+    size = 96
+    line = jnp.zeros((size, size)).at[48].set(-0.5)
+    white = jnp.ones((size, size))
+    index = detectability(line, white, 4.0)
+    assert float(index[48, 48]) == pytest.approx(0.5 * (4.0 * np.sqrt(2 * np.pi)) ** 0.5, rel=0.01)
+    assert float(index[20, 48]) < 0.01
+    frequency = np.abs(np.fft.fftfreq(size))[:, None] * np.ones(size)
+    low, high = (jnp.asarray(p / p.mean(), jnp.float32) for p in (np.exp(-8 * frequency), np.exp(8 * frequency)))
+    wide = jnp.zeros((size, size)).at[44:53].set(-0.2)
+    assert detectability(wide, high, 4.0)[48, 48] > 2 * detectability(wide, low, 4.0)[48, 48]
+
+
+def test_what_cannot_be_seen_is_not_labelled():
+    """A higher bar leaves fewer pixels, all of them labelled under the lower one."""
+    low, high = (
+        jax.jit(jax.vmap(lambda k, m=m: training_slice(k, m)[1]))(jax.random.split(jax.random.key(3), 8))
+        for m in (replace(MODEL, visible=0.5), replace(MODEL, visible=6.0))
+    )
+    assert 0 < (high == 2).sum() < 0.9 * (low == 2).sum()
+    assert not ((high == 2) & (low != 2)).any()
+
+
 def two_leaflets(d):
     return -np.exp(-(((d - 1.5) / 0.7) ** 2)) - np.exp(-(((d + 1.5) / 0.7) ** 2))
 

@@ -1,10 +1,12 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxmem import gp
+from jaxmem.ellipse import Ellipse
 from jaxmem.grouping import describe
-from jaxmem.surface import FitConfig, extract, fit_membranes, is_watertight, paint
+from jaxmem.surface import FitConfig, curvatures, extract, fit_membranes, is_watertight, locate, paint
 
 SHAPE = (64, 80, 80)
 CENTRE = np.array([32.0, 40.0, 40.0])
@@ -159,3 +161,81 @@ def test_points_that_are_not_finite_give_none_not_nan():
     bad[:, 0] = np.nan
     with np.errstate(all="ignore"):
         assert fit_membranes([bad], [normals], [shape], [True], FitConfig()) == [None]
+
+
+def test_error_bars_of_curvature_area_and_volume_hold(ball):
+    _, (mesh, _) = ball
+    for value, true, sigma in (
+        (mesh.mean_curvature, 1 / 20, mesh.mean_curvature_sigma),
+        (mesh.gaussian_curvature, 1 / 400, mesh.gaussian_curvature_sigma),
+    ):
+        assert (sigma > 0).all()
+        assert (np.abs(value - true) <= 2 * sigma).mean() > 0.9
+    area, volume = 4 * np.pi * 400, 4 / 3 * np.pi * 8000
+    assert abs(mesh.area - area) < 3 * mesh.area_sigma < 0.1 * area
+    assert abs(mesh.volume - volume) < 3 * mesh.volume_sigma < 0.1 * volume
+
+
+def test_small_membranes_end_well():
+    points, normals = sphere(8.0, n=60)
+    _, (mesh, _) = surface(points[:20], normals[:20], True)
+    assert np.isfinite(mesh.sigma).all()
+    assert abs(np.linalg.norm(mesh.vertices - CENTRE, axis=1).mean() - 8.0) < 1.0
+    assert fit_membranes([points[:3]], [normals[:3]], [describe(points, normals, SHAPE)], [True], FitConfig()) == [None]
+
+
+def test_a_large_membrane_is_fitted_through_inducing_points():
+    shape, centre = (160, 160, 160), np.full(3, 80.0)
+    points, normals = sphere(60.0, n=60000, centre=centre)
+    membrane, (mesh, _) = surface(points, normals, True, FitConfig(spacing=3.0, inflation=1.0), shape)
+    assert isinstance(membrane.posterior, gp.SparsePosterior)
+    error = np.linalg.norm(mesh.vertices - centre, axis=1) - 60.0
+    assert np.abs(error).mean() < 0.15
+    assert mesh.closed
+
+
+def test_a_torus_from_offset_anchors():
+    rng = np.random.default_rng(4)
+    a, b = rng.uniform(0, 2 * np.pi, (2, 9000))
+    ring = np.stack([0 * a, np.sin(a), np.cos(a)], 1)
+    normals = ring * np.cos(b)[:, None] + np.sin(b)[:, None] * [1.0, 0.0, 0.0]
+    points = (CENTRE + 22 * ring + 9 * normals + 0.3 * normals * rng.normal(size=(9000, 1))).astype(np.float32)
+    _, (mesh, _) = surface(points, normals.astype(np.float32), False, FitConfig(inflation=1.0, least_noise=0.3))
+    p = mesh.vertices - CENTRE
+    error = np.hypot(np.hypot(p[:, 1], p[:, 2]) - 22, p[:, 0]) - 9
+    assert mesh.closed
+    assert np.abs(error).mean() < 0.25
+    assert len(mesh.vertices) - len(mesh.faces) / 2 == 0  # Euler characteristic of a torus
+
+
+def test_curvatures_of_a_quadric():
+    """x^2 / a^2 + y^2 / b^2 + z^2 / c^2 = 1 at (a, 0, 0): principal curvatures a / b^2 and a / c^2."""
+    a, b, c = 3.0, 2.0, 5.0
+    mean, gauss = curvatures(jnp.array([2 / a, 0.0, 0.0]), 2 * jnp.diag(jnp.array([a, b, c]) ** -2.0))
+    assert float(mean) == pytest.approx((a / b**2 + a / c**2) / 2, rel=1e-5)
+    assert float(gauss) == pytest.approx(a**2 / (b * c) ** 2, rel=1e-5)
+
+
+def test_a_loss_on_the_surface_reaches_the_data_and_the_hyperparameters():
+    """The implicit function theorem against finite differences, through the fit, compiled and batched."""
+    with jax.enable_x64(True):
+        points, _ = sphere(10.0, n=60, centre=np.zeros(3), noise=0.2)
+        x = jnp.asarray(points, jnp.float64)
+        trend = gp.Ellipsoid(Ellipse(jnp.zeros(3), jnp.eye(3) / 9.5), jnp.array(0.2))
+        R, start = gp.valid_radius(gp.Cubic, 1.5 * points), jnp.array([[0.0, 7.0, 6.5], [9.5, 0.0, 1.0]])
+
+        def radius(x, variance, noise):
+            posterior = gp.fit(
+                gp.Cubic(variance, jnp.array(R)), x, jnp.zeros(len(x)), jnp.full(len(x), noise), trend=trend
+            )
+            return jnp.linalg.norm(jax.vmap(lambda p: locate(posterior, p, p / 10))(start), axis=1).sum()
+
+        arguments = x, jnp.array(4.0), jnp.array(0.4)
+        assert float(radius(*arguments)) == pytest.approx(20.0, abs=0.5)
+        slopes = jax.jit(jax.grad(radius, (0, 1, 2)))(*arguments)
+        assert float(jnp.abs(slopes[0]).sum()) > 0.5
+        rng = np.random.default_rng(0)
+        for i, slope in enumerate(slopes):
+            way = jnp.asarray(rng.normal(size=slope.shape)) * 1e-5
+            values = [radius(*arguments[:i], arguments[i] + s * way, *arguments[i + 1 :]) for s in (1, -1)]
+            assert float(values[0] - values[1]) / 2 == pytest.approx(float(jnp.vdot(slope, way)), rel=2e-3)

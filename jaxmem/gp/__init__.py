@@ -25,6 +25,7 @@ from jaxmem.gp.posterior import Conditioned as Conditioned
 from jaxmem.gp.posterior import Posterior as Posterior
 from jaxmem.gp.posterior import drawn as drawn
 from jaxmem.gp.posterior import fit as fit
+from jaxmem.gp.posterior import gram as gram
 from jaxmem.gp.posterior import level_set_density as level_set_density
 from jaxmem.gp.posterior import sample as sample
 from jaxmem.gp.posterior import variance as variance

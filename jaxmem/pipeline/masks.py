@@ -52,9 +52,9 @@ def fit_mask(
     config = replace(config, midline=replace(config.midline, threshold=0.3 if thickness >= 2 else 0.2))
     # a mask's ridge has no probability to go by
     config = replace(config, select=replace(config.select, least_open_probability=0.0))
-    # nor do the errors of its points agree as those of a network do
-    fit = replace(config.fit, inflation=1.0, thickness=config.fit.thickness or thickness * mask.voxel_size)
-    config = replace(config, fit=fit)
+    # nor do the errors of its points agree as those of a network do; what is left is a voxel's width over the root of 12
+    fit = replace(config.fit, inflation=1.0, least_noise=min(config.fit.least_noise, 0.3))
+    config = replace(config, fit=replace(fit, thickness=fit.thickness or thickness * mask.voxel_size))
     if instances:
         line, regions = instance_lines(data.max(0) if is_flat(data.shape) else data, sigma, config, run)
     else:

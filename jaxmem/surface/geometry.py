@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Key
 
 from jaxmem import gp
 
-_STEPS = 4
+_STEPS = 5  # of Newton's method along a line
 
 
 class Geometry(NamedTuple):
@@ -27,17 +27,17 @@ class Geometry(NamedTuple):
 
 
 class ErrorBars(NamedTuple):
-    """Standard deviations at given points of a level set, and what a sampled surface does there.
+    """How well a level set is known at given points, and what surfaces drawn from the posterior do there.
 
     Attributes:
-        position: (n,) of the surface along its normal, voxels.
-        mean_curvature, gaussian_curvature: (n,) 1/voxel and 1/voxel^2.
-        displacement: (draws, n) of sampled surfaces along the normal, outwards, voxels.
+        position: (n,) standard deviation of the surface along its normal, voxels.
+        mean_curvature, gaussian_curvature: (draws, n) of the drawn surfaces, 1/voxel and 1/voxel^2.
+        displacement: (draws, n) of the drawn surfaces along the normal, outwards, voxels.
     """
 
     position: Float[Array, " n"]
-    mean_curvature: Float[Array, " n"]
-    gaussian_curvature: Float[Array, " n"]
+    mean_curvature: Float[Array, "draws n"]
+    gaussian_curvature: Float[Array, "draws n"]
     displacement: Float[Array, "draws n"]
 
 
@@ -60,26 +60,27 @@ def curvatures(slope: Float[Array, " d"], bend: Float[Array, "d d"]) -> tuple[Fl
     return mean, slope @ adjugate @ slope / length**4
 
 
-def locate(function: gp.Expansion, point: Float[Array, " d"]) -> Float[Array, " d"]:
-    """The point of the level set f = 0 that Newton's steps along the gradient reach, at most a voxel each.
+def locate(function: gp.Expansion, point: Float[Array, " d"], direction: Float[Array, " d"]) -> Float[Array, " d"]:
+    """Where a line meets the level set f = 0: Newton's steps from a point along a direction, at most a voxel each.
 
     Its derivative with respect to the function (and through `gp.fit` to data, noise and hyperparameters) is that of the
-    implicit function theorem, dx = -n df / |grad f| along the normal n: the search itself is not differentiated.
+    implicit function theorem, dt = -df / (grad f . direction): the search itself is not differentiated. Along the unit
+    normal of the level set, dt is what the surface moves.
 
     Arguments:
         function: a posterior or a sample.
         point: start, within a few voxels of the level set.
+        direction: not tangential to the level set.
     """
-    frozen = jax.lax.stop_gradient(function)
+    frozen, start, way = jax.lax.stop_gradient((function, point, direction))
 
-    def step(_, q):
-        value, slope, _ = gp.derivatives(frozen, q)
-        move = value * slope / (jnp.sum(slope**2) + 1e-12)
-        return q - move / jnp.maximum(1.0, jnp.linalg.norm(move))
+    def step(_, t):
+        value, slope, _ = gp.derivatives(frozen, start + t * way)
+        move = value / (slope @ way)
+        return t - jnp.clip(move, -1.0, 1.0)
 
-    found = jax.lax.fori_loop(0, _STEPS, step, jax.lax.stop_gradient(point))
-    slope = gp.gradient(frozen, found)
-    return found - gp.mean(function, found) * slope / (jnp.sum(slope**2) + 1e-12)
+    found = start + jax.lax.fori_loop(0, _STEPS, step, jnp.zeros((), point.dtype)) * way
+    return found - gp.mean(function, found) / (gp.gradient(frozen, found) @ way) * way
 
 
 def measure(function: gp.Expansion, points: Float[Array, "n d"]) -> Geometry:
@@ -105,16 +106,15 @@ def error_bars(
 ) -> ErrorBars:
     """How well a level set is known at points of it, in tiles.
 
-    The position's error is exact to first order: the standard deviation of f over its slope. Those of the curvatures are
-    the spread over functions drawn from the posterior. Under the thin plate and the cubic kernel the curvature at a point
-    has no finite variance; what is meant is that of the surface seen at the spacing of `support`.
+    The position's error is exact to first order: the standard deviation of f over its slope. Under the thin plate and the
+    cubic kernel the curvature at a point has no finite variance; a drawn surface shows that at the spacing of `support`.
 
     Arguments:
         key: random key.
         posterior: exact or sparse.
         points: on the level set.
         support: where samples are drawn, spread over the level set; see `gp.sample`.
-        draws: number of samples; the standard deviations are good to a share 1 / sqrt(2 draws) of themselves.
+        draws: number of samples; standard deviations over them are good to a share 1 / sqrt(2 draws) of themselves.
     """
     expansion, weights = gp.sample(key, posterior, support, draws)
 
@@ -124,7 +124,7 @@ def error_bars(
         drawn = jax.vmap(lambda w: gp.derivatives(gp.drawn(function, w), point))(weights)
         mean, gauss = jax.vmap(curvatures)(drawn.gradient, drawn.hessian)
         shift = -(drawn.value - f.value) / jnp.linalg.norm(f.gradient)
-        return sigma, mean.std(), gauss.std(), shift
+        return sigma, mean, gauss, shift
 
     sigma, mean, gauss, shift = gp.over(one, expansion, points)
-    return ErrorBars(sigma, mean, gauss, shift.T)
+    return ErrorBars(sigma, mean.T, gauss.T, shift.T)

@@ -34,8 +34,10 @@ class FitConfig:
         least_noise: floor of the learnt noise.
         inflation: the errors of neighbouring points agree (one network saw them, in smoothed slices), so that each point
             counts as if its noise were so many times larger; measured on simulated tomograms.
+        beam: how many times larger the points' errors are along the beam (axis 0) than across it.
         offset: distance of the anchors from an open membrane.
         max_sigma: an open surface ends where its position is known no better than this.
+        curvature_radius: curvatures are averages over this distance on the surface: what is finer is noise.
         draws: sampled surfaces from which the error bars of curvatures, area and volume are taken.
         seed: of those samples.
         thickness: of the labels, A; 0 takes 50 A, or the thickness of the mask that was given.
@@ -49,9 +51,11 @@ class FitConfig:
     inducing: int = 1024
     noise: float = 0.8
     least_noise: float = 0.6
-    inflation: float = 3.0
+    inflation: float = 5.0
+    beam: float = 1.0
     offset: float = 5.0
     max_sigma: float = 2.0
+    curvature_radius: float = 6.0
     draws: int = 32
     seed: int = 0
     thickness: float = 0.0
@@ -126,10 +130,13 @@ def _problem(points, normals, shape: Shape, closed: bool, others, config: FitCon
     x = np.concatenate([data, np.asarray(extra.points)]) - centre
     y = np.concatenate([np.zeros(len(data)), np.asarray(extra.values)])
     noise = max(roughness(data), config.least_noise) if len(data) > 12 else config.noise
-    sigma = np.concatenate([np.full(len(data), noise), np.asarray(extra.sigma)])
+    facing = normals[chosen, 0] ** 2 if d == 3 else np.zeros(len(data))
+    facing = np.sqrt(1.0 + (config.beam**2 - 1.0) * facing)
+    sigma = np.concatenate([noise * facing / np.median(facing), np.asarray(extra.sigma)])
     is_data = np.arange(len(x)) < len(data)
     if closed:
-        low, high = x.min(0) - 1.0, x.max(0) + 1.0
+        around = np.asarray(anc.by_ellipsoid(shape.ellipse, 64, config.alpha).points) - centre
+        low, high = np.minimum(x.min(0), around.min(0)) - 1.0, np.maximum(x.max(0), around.max(0)) + 1.0
     else:
         low, high = x[is_data].min(0) - config.offset, x[is_data].max(0) + config.offset
     corners = np.stack(np.meshgrid(*np.stack([low, high], 1), indexing="ij"), -1).reshape(-1, d)
@@ -144,23 +151,39 @@ def _problem(points, normals, shape: Shape, closed: bool, others, config: FitCon
     )
 
 
-def _learn(kernel_class, x, y, sigma, data, mask, variance, R, trend, least):
+def _learn(kernel_class, x, y, sigma, data, mask, variance, R, trend, least, inflation):
     """Amplitude, noise of the points and reliability of the anchors, with the points' errors as Student-t (4 degrees).
 
     A spurious point gets large noise instead of being removed: the decision stays soft and can be revised. Each round is a
-    step of expectation maximisation: weights from the residuals, then scales from the weighted points.
+    step of expectation maximisation: weights from the residuals, then scales from the weighted points. What neighbouring
+    points have in common must not be taken for shape: the points' noise is inflated here already.
     """
     kernel, group = kernel_class(variance, R), jnp.where(data, 0, 1)
-    floor, spread = jnp.stack([jnp.maximum(least, 0.8 * sigma[0]), 0.0 * least]), jnp.array([1.5, 1.0, 1.0], x.dtype)
+    sigma, typical = _inflated(sigma, data, mask, inflation, trend)
+    lowest = jnp.maximum(inflation * least, 0.8 * typical)
+    floor = jnp.stack([lowest, 0.0 * lowest if isinstance(trend, gp.Zero) else lowest])
+    spread = jnp.array([1.5, 1.0, 1.0], x.dtype)
     ceiling = jnp.array([_DOUBT, 1.0], x.dtype)
     relative = sigma
     for _ in range(3):
         learnt = gp.learn(kernel, x, y, relative, group, mask, trend, floor=floor, ceiling=ceiling, spread=spread)
         noise = relative * learnt.scales[group]
         posterior = gp.fit(learnt.kernel, x, y, noise, mask, trend)
-        scale = sigma[0] * learnt.scales[0]
-        relative = jnp.where(data, sigma / jnp.sqrt(_weights(noise**2 * posterior.weights, scale)), sigma)
-    return posterior, scale, learnt.scales[1]
+        weight = _weights(noise**2 * posterior.weights, learnt.scales[0] * sigma / inflation)
+        relative = jnp.where(data, sigma / jnp.sqrt(weight), sigma)
+    return posterior, learnt.scales[0], learnt.scales[1]
+
+
+def _inflated(sigma, data, mask, inflation, trend):
+    """Noise with that of the points inflated, and the points' typical noise.
+
+    An anchor on a ray is known no better than the point that the ray goes through. Offset anchors stay as they are: without
+    an ellipsoid the amplitude has to explain the whole shape, and is too large by about as much as they count too often.
+    """
+    own = jnp.where(data & mask, inflation * sigma, 0.0)
+    typical = jnp.sqrt(jnp.sum(own**2) / jnp.maximum(jnp.sum(data & mask), 1))
+    anchor = sigma if isinstance(trend, gp.Zero) else jnp.hypot(sigma, typical)
+    return jnp.where(data, inflation * sigma, anchor), typical
 
 
 def _weights(residual, scale):
@@ -172,13 +195,15 @@ def _solve(first: gp.Posterior, scale, trust, x, y, sigma, data, mask, inflation
 
     A Student-t error of 4 degrees with scale s tells as much as a normal one with variance 7/5 s^2, so that is the noise.
     """
-    noise = jnp.where(data, inflation * jnp.sqrt(1.4 / _weights(gp.means(first, x), scale)) * scale, sigma * trust)
+    sigma, _ = _inflated(sigma, data, mask, inflation, first.trend)
+    weight = _weights(gp.means(first, x), scale * sigma / inflation)
+    noise = jnp.where(data, scale * sigma * jnp.sqrt(1.4 / weight), trust * sigma)
     if len(x) <= exact:
         return gp.fit(first.kernel, x, y, noise, mask, first.trend)
     return gp.fit_sparse(first.kernel, x, y, noise, x[gp.inducing(x, inducing, mask)], mask, first.trend)
 
 
-_learn_batch = jax.jit(jax.vmap(_learn, (None, 0, 0, 0, 0, 0, 0, 0, 0, None)), static_argnums=0)
+_learn_batch = jax.jit(jax.vmap(_learn, (None, 0, 0, 0, 0, 0, 0, 0, 0, None, None)), static_argnums=0)
 _solve_batch = jax.jit(jax.vmap(_solve, (0, 0, 0, 0, 0, 0, 0, 0, None, None, None)), static_argnums=(9, 10))
 
 
@@ -214,14 +239,14 @@ def fit_membranes(
         kernel = gp.Cubic if points[usable[0]].shape[1] == 3 else gp.ThinPlate
         learnt: dict[int, tuple] = {}
         for members, arrays in _batches({i: _few(p) for i, p in problems.items()}):
-            learnt |= dict(zip(members, _rows(_learn_batch(kernel, *arrays, config.least_noise))))
+            learnt |= dict(zip(members, _rows(_learn_batch(kernel, *arrays, config.least_noise, config.inflation))))
         for members, arrays in _batches({i: p for i, p in problems.items() if bool(learnt[i][0].success)}):
             start = _stack([learnt[i] for i in members], len(arrays[0]))
             results = _solve_batch(*start, *arrays[:5], config.inflation, _EXACT, config.inducing)
             for i, posterior in zip(members, _rows(results)):
                 if bool(posterior.success):
                     p = problems[i]
-                    noise = float(learnt[i][1])
+                    noise = float(learnt[i][1] * np.median(p.sigma[p.data]))
                     fitted[i] = Membrane(
                         jax.tree.map(jnp.asarray, posterior), p.centre, points[i], p.low, p.high, closed[i], noise
                     )

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.ndimage import map_coordinates
-from scipy.sparse import coo_matrix
+from scipy.sparse import coo_matrix, diags_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 from skimage.measure import find_contours, marching_cubes
@@ -44,7 +44,8 @@ class Mesh(NamedTuple):
         normals: (n, d) outward unit normals.
         sigma: (n,) standard deviation of the surface's position along the normal, voxels.
         seen: (n,) True where membrane points lie nearby, False where the surface is inferred.
-        mean_curvature, gaussian_curvature: (n,) 1/voxel and 1/voxel^2; positive mean curvature on a sphere.
+        mean_curvature, gaussian_curvature: (n,) 1/voxel and 1/voxel^2, averaged over `FitConfig.curvature_radius`; positive
+            mean curvature on a sphere.
         mean_curvature_sigma, gaussian_curvature_sigma: (n,) their standard deviations.
         area, area_sigma: voxel^2, or length in voxels of a curve.
         volume, volume_sigma: enclosed, voxel^3 (or area in voxel^2); 0 if not closed.
@@ -178,7 +179,8 @@ def extract(membrane: Membrane, volume_shape: tuple[int, ...], config: FitConfig
         if len(faces) == 0:
             return None
         found = jax.tree.map(lambda a: a[used], found)
-        bars, area_sigma, volume_sigma = _uncertainty(membrane, vertices, faces, found, field.step, config)
+        bars = _uncertainty(membrane, vertices, faces, found, field.step, config)
+    smooth = _averaging(vertices, np.asarray(found.slope), config.curvature_radius)
     reach = np.array(volume_shape) - 0.5
     beyond = np.maximum(np.maximum(-0.5 - vertices, vertices - reach), 0.0).max(1)
     allowed = max(3.0, 0.05 * float(np.ptp(vertices, axis=0).max()))
@@ -190,23 +192,22 @@ def extract(membrane: Membrane, volume_shape: tuple[int, ...], config: FitConfig
     if len(faces) == 0:
         return None
     distance = cKDTree(membrane.points).query(vertices)[0]
-    found, bars = (jax.tree.map(lambda a: a[used], t) for t in (found, bars._replace(displacement=bars.position)))
     closed = is_watertight(faces)
     volume = abs(float(_cones(vertices, faces).sum())) if closed else 0.0
     mesh = Mesh(
         vertices,
         faces,
-        found.slope / np.maximum(np.linalg.norm(found.slope, axis=1), 1e-9)[:, None],
-        bars.position,
+        (found.slope / np.maximum(np.linalg.norm(found.slope, axis=1), 1e-9)[:, None])[used],
+        bars.position[used],
         distance <= max(3.0, 1.5 * field.step),
-        found.mean_curvature,
-        found.gaussian_curvature,
-        bars.mean_curvature,
-        bars.gaussian_curvature,
+        (smooth @ found.mean_curvature)[used],
+        (smooth @ found.gaussian_curvature)[used],
+        bars.mean_curvature[used],
+        bars.gaussian_curvature[used],
         float(_areas(vertices, faces).sum()),
-        area_sigma,
+        bars.area,
         volume,
-        volume_sigma if closed else 0.0,
+        bars.volume if closed else 0.0,
         closed,
         cut,
     )
@@ -227,10 +228,20 @@ def _cones(vertices, faces) -> np.ndarray:
     return np.linalg.det(corner) / (6.0 if faces.shape[1] == 3 else 2.0)
 
 
-def _uncertainty(membrane: Membrane, vertices, faces, found: geometry.Geometry, step: float, config: FitConfig):
-    """Error bars at a subset of the vertices, interpolated to the others, and those of area and volume.
+class _Bars(NamedTuple):
+    position: np.ndarray
+    mean_curvature: np.ndarray
+    gaussian_curvature: np.ndarray
+    area: float
+    volume: float
 
-    The error bars vary over the spacing of the data, the vertices are denser; a sampled surface moves a patch of area dA by
+
+def _uncertainty(
+    membrane: Membrane, vertices, faces, found: geometry.Geometry, step: float, config: FitConfig
+) -> _Bars:
+    """Standard deviations at a subset of the vertices, interpolated to the others, and those of area and volume.
+
+    The error bars vary over the spacing of the data, the vertices are denser; a drawn surface moves a patch of area dA by
     a distance t along its normal, which changes the volume by t dA and the area by 2 H t dA.
     """
     cell = max(2.2 * step, (len(vertices) / 3000.0) ** 0.5 * step)
@@ -239,22 +250,32 @@ def _uncertainty(membrane: Membrane, vertices, faces, found: geometry.Geometry, 
     centred = vertices[chosen] - membrane.centre
     spread = np.asarray(_inducing(pad_to(centred, bucket_size(len(centred), 512))[0], size))
     key = jax.random.key(config.seed)
-    few = map_chunks(
-        lambda p: _transposed(_error_bars(key, membrane.posterior, p, centred[spread], config.draws)), centred, _CHUNK
-    )
-    bars = _transposed(few)
+
+    def part(points):
+        position, *drawn = _error_bars(key, membrane.posterior, points, centred[spread], config.draws)
+        return position, *(a.T for a in drawn)
+
+    position, *drawn = map_chunks(part, centred, _CHUNK)
+    smooth = _averaging(vertices[chosen], np.asarray(found.slope)[chosen], config.curvature_radius)
+    bends = [(smooth @ a).std(1) for a in drawn[:2]]
     weights, rows = _interpolation(vertices[chosen], vertices)
+    position, mean, gauss = ((weights * values[rows]).sum(1) for values in (position, *bends))
     d = faces.shape[1]
     share = np.bincount(faces.ravel(), np.repeat(_areas(vertices, faces) / d, d), len(vertices))
-    patch = np.bincount(rows.ravel(), (weights * share[:, None]).ravel(), len(chosen))
-    bend = (d - 1) * np.bincount(rows.ravel(), (weights * (share * found.mean_curvature)[:, None]).ravel(), len(chosen))
-    position, mean, gauss = ((weights * values[rows]).sum(1) for values in bars[:3])
-    full = geometry.ErrorBars(position, mean, gauss, bars.displacement)
-    return full, float((bars.displacement @ bend).std()), float((bars.displacement @ patch).std())
+    patches = [share, (d - 1) * share * found.mean_curvature]
+    volume, area = (np.bincount(rows.ravel(), (weights * p[:, None]).ravel(), len(chosen)) for p in patches)
+    return _Bars(position, mean, gauss, float((area @ drawn[2]).std()), float((volume @ drawn[2]).std()))
 
 
-def _transposed(bars: geometry.ErrorBars) -> geometry.ErrorBars:
-    return bars._replace(displacement=bars.displacement.T)
+def _averaging(points: np.ndarray, slope: np.ndarray, radius: float):
+    """A sparse matrix that averages over points within `radius` that face the same way, near ones counting more."""
+    normal = slope / np.maximum(np.linalg.norm(slope, axis=1, keepdims=True), 1e-9)
+    pairs = cKDTree(points).query_pairs(radius, output_type="ndarray") if radius > 0 else np.zeros((0, 2), int)
+    i, j = np.concatenate([pairs, pairs[:, ::-1], np.repeat(np.arange(len(points))[:, None], 2, 1)]).T
+    weight = np.exp(-2.0 * ((points[i] - points[j]) ** 2).sum(1) / max(radius, 1e-9) ** 2)
+    weight *= (normal[i] * normal[j]).sum(1) > 0.5
+    matrix = coo_matrix((weight, (i, j)), shape=(len(points),) * 2).tocsr()
+    return diags_array(1.0 / np.asarray(matrix.sum(1)).ravel()) @ matrix
 
 
 def _interpolation(sources: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
