@@ -89,7 +89,7 @@ def hessian(function: Expansion, point: Float[Array, " d"]) -> Float[Array, "d d
     return derivatives(function, point).hessian
 
 
-def over(one: Callable[[Expansion, Float[Array, " d"]], Any], function: Expansion, points: Float[Array, "m d"]) -> Any:
+def over(one: Callable[[Any, Float[Array, " d"]], Any], function: Expansion, points: Float[Array, "m d"]) -> Any:
     """`one(function, point)` at many points, in tiles: memory does not grow with points times data.
 
     Example:

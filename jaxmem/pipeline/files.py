@@ -19,7 +19,7 @@ from jaxmem.surface import Mesh, is_watertight
 from jaxmem.types import JaxmemError, Tomogram
 
 COLUMNS = [
-    "membrane", "closed", "points", "center_x_A", "center_y_A", "center_z_A", "area_A2", "volume_A3",
+    "membrane", "closed", "points", "center_x_A", "center_y_A", "center_z_A", "area_A2", "area_sigma_A2", "volume_A3", "volume_sigma_A3",
     "seen_fraction", "median_sigma_A", "max_sigma_A", "point_noise_A", "median_mean_curvature_per_A",
 ]  # fmt: skip
 
@@ -59,7 +59,9 @@ def measure(result: Result, tomogram: Tomogram) -> list[dict[str, Any]]:
             "points": membrane.points,
             **{f"center_{a}_A": round(float(center[i]), 2) for i, a in enumerate("xyz")},
             "area_A2": round(float(np.linalg.norm(cross, axis=1).sum()) / 2.0, 1),
+            "area_sigma_A2": round(mesh.area_sigma * size**2 * (1 if three else len(result.labels)), 1),
             "volume_A3": round(float(enclosed), 1) if mesh.closed and three else "",
+            "volume_sigma_A3": round(mesh.volume_sigma * size**3, 1) if mesh.closed and three else "",
             "seen_fraction": round(float(mesh.seen.mean()), 4),
             "median_sigma_A": round(float(np.median(mesh.sigma)) * size, 3),
             "max_sigma_A": round(float(mesh.sigma.max()) * size, 3),
@@ -109,6 +111,8 @@ def write_run(
                 "seen": mesh.seen[of],
                 "mean_curvature": mesh.mean_curvature[of] / size,
                 "gaussian_curvature": mesh.gaussian_curvature[of] / size**2,
+                "mean_curvature_sigma": mesh.mean_curvature_sigma[of] / size,
+                "gaussian_curvature_sigma": mesh.gaussian_curvature_sigma[of] / size**2,
             }
             name = folder / "surfaces" / f"membrane_{number:03d}"
             write_ply(

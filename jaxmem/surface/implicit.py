@@ -203,8 +203,8 @@ def _solve(first: gp.Posterior, scale, trust, x, y, sigma, data, mask, inflation
     return gp.fit_sparse(first.kernel, x, y, noise, x[gp.inducing(x, inducing, mask)], mask, first.trend)
 
 
-_learn_batch = jax.jit(jax.vmap(_learn, (None, 0, 0, 0, 0, 0, 0, 0, 0, None, None)), static_argnums=0)
-_solve_batch = jax.jit(jax.vmap(_solve, (0, 0, 0, 0, 0, 0, 0, 0, None, None, None)), static_argnums=(9, 10))
+learn_batch = jax.jit(jax.vmap(_learn, (None, 0, 0, 0, 0, 0, 0, 0, 0, None, None)), static_argnums=0)
+solve_batch = jax.jit(jax.vmap(_solve, (0, 0, 0, 0, 0, 0, 0, 0, None, None, None)), static_argnums=(9, 10))
 
 
 def fit_membranes(
@@ -239,10 +239,10 @@ def fit_membranes(
         kernel = gp.Cubic if points[usable[0]].shape[1] == 3 else gp.ThinPlate
         learnt: dict[int, tuple] = {}
         for members, arrays in _batches({i: _few(p) for i, p in problems.items()}):
-            learnt |= dict(zip(members, _rows(_learn_batch(kernel, *arrays, config.least_noise, config.inflation))))
+            learnt |= dict(zip(members, _rows(learn_batch(kernel, *arrays, config.least_noise, config.inflation))))
         for members, arrays in _batches({i: p for i, p in problems.items() if bool(learnt[i][0].success)}):
             start = _stack([learnt[i] for i in members], len(arrays[0]))
-            results = _solve_batch(*start, *arrays[:5], config.inflation, _EXACT, config.inducing)
+            results = solve_batch(*start, *arrays[:5], config.inflation, _EXACT, config.inducing)
             for i, posterior in zip(members, _rows(results)):
                 if bool(posterior.success):
                     p = problems[i]

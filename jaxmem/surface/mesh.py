@@ -71,6 +71,7 @@ class Mesh(NamedTuple):
 
 
 _means = jax.jit(gp.means)
+_deviation = jax.jit(geometry.position_sigma)
 _measure = jax.jit(geometry.measure)
 _error_bars = jax.jit(geometry.error_bars, static_argnums=4)
 _inducing = jax.jit(gp.inducing, static_argnums=1)
@@ -80,15 +81,16 @@ def _nodes(low: np.ndarray, counts: np.ndarray, step: float) -> np.ndarray:
     return np.stack(np.meshgrid(*(low[a] + step * np.arange(counts[a]) for a in range(len(low))), indexing="ij"), -1)
 
 
-def sample(membrane: Membrane, most: int = 80) -> Field:
+def sample(membrane: Membrane, most: int = 80, least: float = 1.25) -> Field:
     """Evaluate f on a grid over the membrane's box: coarse everywhere, fine near the zero level set.
 
     Arguments:
         membrane: fitted membrane.
-        most: fine cells along the longest side of the box; cells are never smaller than 1.25 voxels.
+        most: fine cells along the longest side of the box.
+        least: edge of the smallest cells, voxels.
     """
     extent = membrane.high - membrane.low
-    step = max(1.25, float(extent.max()) / most)
+    step = max(least, float(extent.max()) / most)
     counts = np.ceil(extent / (_COARSE * step)).astype(int) + 1
     coarse_nodes = _nodes(membrane.low - membrane.centre, counts, _COARSE * step)
     coarse = map_chunks(lambda p: _means(membrane.posterior, p), coarse_nodes.reshape(-1, len(extent)), _CHUNK)
@@ -103,7 +105,8 @@ def sample(membrane: Membrane, most: int = 80) -> Field:
     return Field(values, membrane.low, step)
 
 
-def _triangulate(field: Field) -> tuple[np.ndarray, np.ndarray]:
+def triangulate(field: Field) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices (n, d) in voxels and faces (m, d) of the zero level set, by marching cubes or squares."""
     d = field.values.ndim
     if field.values.min() >= 0 or field.values.max() <= 0:
         return np.zeros((0, d)), np.zeros((0, d), int)
@@ -162,7 +165,7 @@ def extract(membrane: Membrane, volume_shape: tuple[int, ...], config: FitConfig
     """
     with jax.enable_x64(True):
         field = sample(membrane)
-        vertices, faces = _triangulate(field)
+        vertices, faces = triangulate(field)
         if len(faces) == 0:
             return None
         found = map_chunks(lambda p: _measure(membrane.posterior, p), vertices - membrane.centre, _CHUNK)
@@ -228,6 +231,21 @@ def _cones(vertices, faces) -> np.ndarray:
     return np.linalg.det(corner) / (6.0 if faces.shape[1] == 3 else 2.0)
 
 
+def position_errors(membrane: Membrane, vertices: np.ndarray, step: float) -> np.ndarray:
+    """Standard deviation of the surface's position along its normal at vertices `step` voxels apart, voxels."""
+    chosen = _subset(vertices, step)
+    with jax.enable_x64(True):
+        sigma = map_chunks(lambda p: _deviation(membrane.posterior, p), vertices[chosen] - membrane.centre, _CHUNK)
+    weights, rows = _interpolation(vertices[chosen], vertices)
+    return (weights * sigma[rows]).sum(1)
+
+
+def _subset(vertices: np.ndarray, step: float) -> np.ndarray:
+    """About 3,000 vertices at most, evenly spread: error bars vary over the spacing of the data, vertices are denser."""
+    cell = max(2.2 * step, (len(vertices) / 3000.0) ** 0.5 * step)
+    return np.unique(np.floor(vertices / cell).astype(int), axis=0, return_index=True)[1]
+
+
 class _Bars(NamedTuple):
     position: np.ndarray
     mean_curvature: np.ndarray
@@ -241,11 +259,10 @@ def _uncertainty(
 ) -> _Bars:
     """Standard deviations at a subset of the vertices, interpolated to the others, and those of area and volume.
 
-    The error bars vary over the spacing of the data, the vertices are denser; a drawn surface moves a patch of area dA by
-    a distance t along its normal, which changes the volume by t dA and the area by 2 H t dA.
+    A drawn surface moves a patch of area dA by a distance t along its normal, which changes the volume by t dA and the area
+    by 2 H t dA.
     """
-    cell = max(2.2 * step, (len(vertices) / 3000.0) ** 0.5 * step)
-    chosen = np.unique(np.floor(vertices / cell).astype(int), axis=0, return_index=True)[1]
+    chosen = _subset(vertices, step)
     size = 2 ** int(np.log2(min(_SUPPORT, len(chosen))))
     centred = vertices[chosen] - membrane.centre
     spread = np.asarray(_inducing(pad_to(centred, bucket_size(len(centred), 512))[0], size))
