@@ -2,8 +2,8 @@
 
 Points on a bumpy closed surface of mean radius 40 voxels with 0.3 voxel of noise, anchors by rays. Every method gets the same
 points and anchors, and evaluates on a grid of so many cells along the longest side (jaxmem near the surface only); SciPy's
-smoothing is what makes its cubic RBF the same function. Medians of `--repeats` runs after one that compiles; the slow peers run
-once. Errors are those of the mesh's vertices along the ray, in voxels. `--batch` fits 100 membranes at once instead.
+smoothing is what makes its cubic RBF the same function. Medians of `--repeats` runs after one that compiles; the peers run once,
+the slowest on the coarse grid only. Errors are those of the mesh's vertices along the ray, in voxels. `--batch` fits 100 membranes at once instead.
 """
 
 import argparse
@@ -159,8 +159,8 @@ def compare(sizes: list[int], grids: list[int], repeats: int) -> None:
         times, worst = [], [ours]
         for peer in (
             functools.partial(rbf, p, field, None),
-            functools.partial(rbf, p, field, 50),
-            functools.partial(scikit_learn, p, field) if n <= 2000 else None,
+            functools.partial(rbf, p, field, 50) if cells <= 64 else None,
+            functools.partial(scikit_learn, p, field) if cells <= 64 and n <= 2000 else None,
             functools.partial(poisson, p, field),
         ):
             try:

@@ -90,6 +90,45 @@ def by_ellipsoid(ellipse: Ellipse, n: int, alpha: float = 1.2, relative_sigma: f
     return Anchors(points, values, relative_sigma * jnp.abs(values))
 
 
+def by_rings(
+    outer: Float[Array, "n d"],
+    inner: Float[Array, "m d"],
+    centre: Float[Array, " d"],
+    alpha: float = 1.2,
+    relative_sigma: float = 0.3,
+) -> Anchors:
+    """Anchors for both surfaces of a double membrane as the level set of one function (paper, Fig. 11).
+
+    The function is negative between the two, positive outside the outer and within the inner one. On the ray from the
+    centroid through each voxel there is an anchor outside, at alpha times the outer membrane's distance; one halfway
+    between the two; and one within, at 2 - alpha times the inner one's distance. The membrane that the voxel is not of is
+    taken to be as far away as in the nearest direction in which it was seen; so gaps in one are bridged along the other.
+
+    Arguments:
+        outer, inner: well separated voxels of the two membranes.
+        centre: the centroid.
+        alpha: 1 < alpha < 2.
+        relative_sigma: standard deviation of an anchor's value over the value.
+
+    Raises:
+        ValueError: if alpha is not between 1 and 2.
+
+    Example:
+        >>> by_rings(jnp.array([[10.0, 0.0]]), jnp.array([[5.0, 0.0]]), jnp.zeros(2)).values.round(1).tolist()
+        [2.0, 2.0, -2.5, -2.5, 1.0, 1.0]
+    """
+    if not 1.0 < alpha < 2.0:
+        raise ValueError(f"anchors.by_rings: alpha must lie between 1 and 2, got {alpha}")
+    ways = [(ring - centre) / safe_norm(ring - centre)[:, None] for ring in (outer, inner)]
+    direction = jnp.concatenate(ways)
+    far, near = (safe_norm(ring - centre)[jnp.argmax(direction @ way.T, 1)] for ring, way in zip((outer, inner), ways))
+    middle = 0.5 * (far + near)
+    values = jnp.concatenate([(alpha - 1.0) * far, near - middle, (alpha - 1.0) * near])
+    reach = jnp.concatenate([alpha * far, middle, (2.0 - alpha) * near])
+    points = centre + reach[:, None] * jnp.tile(direction, (3, 1))
+    return Anchors(points, values, relative_sigma * jnp.abs(values))
+
+
 def by_normals(
     points: Float[Array, "n d"],
     normals: Float[Array, "n d"],

@@ -1,8 +1,9 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmem import anchors
+from jaxmem import anchors, gp
 from jaxmem.ellipse import Ellipse
 
 
@@ -50,3 +51,25 @@ def test_normals_give_both_sides():
     a = anchors.by_normals(jnp.zeros((1, 3)), jnp.array([[0.0, 0.0, 1.0]]), 4.0)
     assert a.points.tolist() == [[0, 0, 4], [0, 0, -4]]
     assert a.values.tolist() == [4, -4]
+
+
+def test_rings_close_both_circles_of_a_double_membrane():
+    """Fig. 11: a quarter of the outer circle and another of the inner one are missing; one function has both as its zero."""
+    with jax.enable_x64(True):
+        angle = jnp.linspace(0.0, 1.5 * jnp.pi, 60)
+        turn = jnp.stack([jnp.sin(angle), jnp.cos(angle)], 1)
+        outer, inner = 20.0 * turn, -13.0 * turn
+        extra = anchors.by_rings(outer[::4], inner[::4], jnp.zeros(2))
+        x = jnp.concatenate([outer, inner, extra.points])
+        y = jnp.concatenate([jnp.zeros(120), extra.values])
+        noise = jnp.concatenate([jnp.full(120, 0.3), extra.sigma])
+        kernel = gp.ThinPlate(jnp.array(100.0), jnp.array(gp.valid_radius(gp.ThinPlate, np.asarray(x))))
+        posterior = gp.fit(kernel, x, y, noise)
+        rays = np.linspace(0, 2 * np.pi, 40, endpoint=False)
+        radius = np.linspace(5.0, 23.0, 200)
+        grid = radius[:, None, None] * np.stack([np.sin(rays), np.cos(rays)], 1)
+        value = np.asarray(gp.over(gp.mean, posterior, jnp.asarray(grid.reshape(-1, 2)))).reshape(200, 40)
+        for i in range(40):
+            crossing = radius[1:][np.diff(np.sign(value[:, i])) != 0]
+            assert len(crossing) == 2
+            assert np.abs(crossing - [13.0, 20.0]).max() < 1.0

@@ -93,6 +93,7 @@ def over(one: Callable[[Any, Float[Array, " d"]], Any], function: Expansion, poi
     """`one(function, point)` at many points, in tiles: memory does not grow with points times data.
 
     Example:
+        >>> from jaxmem import gp
         >>> k = gp.Cubic(jnp.array(1.0), jnp.array(9.0))
         >>> f = gp.fit(k, jnp.ones((2, 3)), jnp.ones(2), jnp.ones(2))
         >>> gp.over(gp.gradient, f, jnp.zeros((5, 3))).shape
