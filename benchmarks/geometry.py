@@ -2,8 +2,8 @@
 
 Spheres (radius 10 and 30 voxels), a cylinder (radius 10), and a torus (25 / 10), three voxels thick, off the grid's centre,
 as another tool's segmentation would give them. Each is fitted as `jaxmem fit --instances` fits it; errors of its curvatures are over all
-vertices (the cylinder's over those at least 15 voxels from its open ends), relative to the true value or, where that is near
-zero, to the tube's curvature 1 / r. Coverage counts the vertices whose true value lies within 1.96 of its own error bars.
+vertices (the cylinder's over those at least 15 voxels from its open ends), relative to the true value, or to 1/50 per voxel where
+that is smaller. Coverage counts the vertices whose true value lies within 1.96 of its own error bars.
 """
 
 import argparse
@@ -71,7 +71,7 @@ def main() -> None:
         root = np.sqrt(np.maximum(mean**2 - gauss, 0))
         # the larger curvature belongs to the larger true one
         first, second = (np.abs(mean + root - big) / big)[inner], np.abs(mean - root - small)[inner]
-        second = second / (np.abs(small[inner]) if area is not None and "sphere" in name else 1 / 10.0)
+        second = second / np.maximum(np.abs(small[inner]), 0.02)
         bars = [
             (np.abs(value - true) <= 1.96 * sigma)[inner].mean()
             for value, true, sigma in (

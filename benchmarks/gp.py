@@ -2,8 +2,9 @@
 
 Points on a bumpy closed surface of mean radius 40 voxels with 0.3 voxel of noise, anchors by rays. Every method gets the same
 points and anchors, and evaluates on a grid of so many cells along the longest side (jaxmem near the surface only); SciPy's
-smoothing is what makes its cubic RBF the same function. Medians of `--repeats` runs after one that compiles; the peers run once,
-the slowest on the coarse grid only. Errors are those of the mesh's vertices along the ray, in voxels. `--batch` fits 100 membranes at once instead.
+smoothing is what makes its cubic RBF the same function. Medians of `--repeats` runs after one that compiles; the peers run
+once, SciPy's local RBF and scikit-learn on the coarse grid only. Errors are those of the mesh's vertices along the ray, in voxels. `--batch` fits 100 membranes at once instead;
+`--sparse` compares fits through inducing points, and evaluation in single precision, with the exact posterior.
 """
 
 import argparse
@@ -83,7 +84,7 @@ inducing = jax.jit(gp.inducing, static_argnums=1)
 
 
 def solve(p: Problem) -> Membrane:
-    """Exact up to 2,048 rows, through 1,024 inducing points beyond: what `surface.fit_membranes` does."""
+    """Exact up to 2,048 rows, through 1,024 inducing points beyond, as in `surface.fit_membranes`; nothing is learnt."""
     if len(p.x) <= 2048:
         posterior = fit(p.kernel, p.x, p.y, p.sigma)
     else:
@@ -165,7 +166,8 @@ def compare(sizes: list[int], grids: list[int], repeats: int) -> None:
         ):
             try:
                 t, vertices = seconds(peer, 1) if peer else (None, None)
-            except ImportError:
+            except ImportError as missing:
+                print(f"{missing.name} is not installed: no comparison")
                 t, vertices = None, None
             times.append(t)
             worst.append("-" if vertices is None else error(vertices))
@@ -212,16 +214,51 @@ def batch() -> None:
     print(f"one batch {t_batch:.1f} s, a loop {t_loop:.1f} s: {t_loop / t_batch:.1f} times")
 
 
+def sparse() -> None:
+    """Against the exact posterior of 4,000 points: with the amplitude as above, and with what `gp.learn` makes of it."""
+    over = jax.jit(gp.over, static_argnums=0)
+    p = problem(4000)
+    u = np.asarray(anchors.sphere_directions(1001, 3), float)
+    at = jnp.asarray(u * radius(u)[:, None])
+    few = np.linspace(0, len(p.x) - 1, 600).astype(int)
+    group = jnp.asarray((p.y[few] != 0).astype(int))
+    learnt = gp.learn(
+        p.kernel, p.x[few], p.y[few], p.sigma[few], group,
+        floor=jnp.array([0.1, 0.1]), ceiling=jnp.array([1.4, 1.0]), spread=jnp.array([1.5, 1.0, 1.0]),
+    )  # fmt: skip
+    print("| amplitude | inducing points | mean: RMS, largest difference | sigma over exact sigma: 5 %, median, 95 % |")
+    print("|---|---|---|---|")
+    for kernel in (p.kernel, learnt.kernel):
+        exact = fit(kernel, p.x, p.y, p.sigma)
+        mean, variance = over(gp.mean, exact, at), over(gp.variance, exact, at)
+        off = jax.jit(gp.means)(exact, at) - mean
+        for m in (500, 1000, 1500):
+            got = fit_sparse(kernel, p.x, p.y, p.sigma, p.x[inducing(jnp.asarray(p.x), m)])
+            difference = over(gp.mean, got, at) - mean
+            ratio = np.quantile(np.sqrt(over(gp.variance, got, at) / variance), [0.05, 0.5, 0.95])
+            print(
+                f"| {float(kernel.variance) ** 0.5:.0f} | {m} | {float(jnp.sqrt((difference**2).mean())):.3f}, "
+                f"{float(jnp.abs(difference).max()):.3f} | " + ", ".join(f"{r:.2f}" for r in ratio) + " |",
+                flush=True,
+            )
+        print(
+            f"single precision: RMS {float(jnp.sqrt((off**2).mean())):.4f}, largest {float(jnp.abs(off).max()):.4f} voxels"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--sizes", nargs="*", type=int, default=[1000, 2000, 4000, 8000])
     parser.add_argument("--cells", nargs="*", type=int, default=[64, 128])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--batch", action="store_true")
+    parser.add_argument("--sparse", action="store_true")
     args = parser.parse_args()
     with jax.enable_x64(True):
         if args.batch:
             batch()
+        elif args.sparse:
+            sparse()
         else:
             compare(args.sizes, args.cells, args.repeats)
 

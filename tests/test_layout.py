@@ -100,8 +100,10 @@ def test_version_is_that_of_the_changelog():
 
 def test_the_readmes_example_of_the_library_runs():
     readme = (Path(__file__).parents[1] / "README.md").read_text()
-    block = next(b for b in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "gp.fit" in b)
     names: dict = {}
-    exec(block, names)
+    for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL):
+        if "gp." in block:
+            exec(block, names)
     assert float(names["inside"]) < 0.0
     assert 0.0 < float(names["error"]) < 10.0
+    assert 8.0 < float(names["radius"](0.5)) < 12.0

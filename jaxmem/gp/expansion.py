@@ -129,8 +129,8 @@ def means(function: Expansion, points: Float[Array, "m d"]) -> Float[Array, " m"
     """The function at many points, in tiles, several times faster than `over(mean, ...)`.
 
     The terms' polynomial part is summed exactly, as moments of the weights; the rest is evaluated in single precision,
-    whatever the dtype. The result keeps the inputs' dtype. Against double precision all through this costs about 0.005
-    voxels (root mean square, 4,000 data); all in single precision would cost 0.2, because large terms cancel.
+    whatever the dtype. The result keeps the inputs' dtype. Against double precision all through this costs thousandths of a
+    voxel (`benchmarks/gp.py --sparse`); all in single precision would cost tenths, because large terms cancel.
 
     Arguments:
         function: with weights from a solve in double precision.

@@ -1,4 +1,4 @@
-"""Exact posterior of a zero-mean Gaussian process: mean, variance, derivatives, samples (paper, equations 3-5, mended).
+"""Exact posterior of a Gaussian process: mean, variance, derivatives, samples (paper, equations 3-5, mended).
 
 `fit` solves once; `mean`, `variance`, `gradient`, `hessian` take the result and **one** point, and are mapped over tiles of
 points (`over`), so that no matrix of all points against all data is ever held.

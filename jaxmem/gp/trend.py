@@ -67,7 +67,7 @@ class Ellipsoid(Trend):
         slope = shape.T @ mapped
         floor = jnp.finfo(point.dtype).tiny ** 0.5
         q = jnp.sqrt(jnp.sum(mapped**2) + floor)
-        return (q - 1.0) * q / jnp.sqrt(jnp.sum(slope**2) + floor)
+        return (q - 1.0) * q / jnp.sqrt(jnp.sum(slope**2) + floor / size**2)
 
     def _size(self):
         return 1.0 / jnp.abs(jnp.prod(jnp.diagonal(self.ellipse.shape))) ** (1.0 / self.ellipse.centre.shape[0])

@@ -33,7 +33,8 @@ def midline(probability: Float[np.ndarray, "*shape"], sigma: float, threshold: f
         threshold: ridges whose smoothed probability is lower are left out.
 
     Returns:
-        At most one point for each voxel, moved by less than a voxel to the ridge.
+        At most one point for each voxel, moved by less than a voxel to the ridge, and from there to where the band's middle was
+        before the smoothing (see `bending`), by a voxel at most.
     """
     d = probability.ndim
     smooth = ndimage.gaussian_filter(np.asarray(probability, np.float32), sigma, mode="nearest", truncate=3.0)
@@ -60,7 +61,8 @@ def midline(probability: Float[np.ndarray, "*shape"], sigma: float, threshold: f
     ridge = (-bend > 0.2 * weight / sigma**2) & (-bend >= np.abs(values[:, -1]))
     keep = ridge & (np.abs(step)[:, None] * np.abs(normal) <= 0.6).all(1)
     points = voxels[keep] + step[keep, None] * normal[keep]
-    points = points + 0.5 * sigma**2 * bending(points, normal[keep])[:, None] * normal[keep]
+    back = np.clip(0.5 * sigma**2 * bending(points, normal[keep]), -1.0, 1.0)
+    points = points + back[:, None] * normal[keep]
     return Midline(points.astype(np.float32), normal[keep], voxels[keep], weight[keep])
 
 

@@ -135,7 +135,7 @@ def write_run(
             "shape_zyx": list(tomogram.data.shape if tomogram.data.ndim == 3 else (1, *tomogram.data.shape)),
             "origin_xyz_A": list(tomogram.origin),
             "config": dataclasses.asdict(config),
-            "seeds": {},  # prediction and fitting draw no random numbers
+            "seeds": {"error_bars": config.fit.seed},
             "versions": {"python": platform.python_version()}
             | {
                 name: version(name)

@@ -11,6 +11,7 @@ from jaxmem.io import as_instances
 from jaxmem.pipeline.config import Config
 from jaxmem.pipeline.record import Progress, Result, Run
 from jaxmem.pipeline.stages import as_volume, finish, group, is_flat
+from jaxmem.surface import FitConfig
 from jaxmem.types import BACKGROUND, MEMBRANE, Tomogram
 
 
@@ -27,7 +28,7 @@ def fit_mask(
     Arguments:
         mask: 0 is background. Any other value is membrane, or with `instances` the membrane's number.
         config: as for `segment`; preprocessing and network are not used, midlines are found by the mask's own thickness,
-            and its points count as independent. The labels are as thick as the mask, unless `fit.thickness` says otherwise.
+            and its points count as independent, with `fit.least_noise` 0.3 unless that was set. The labels are as thick as the mask, unless `fit.thickness` says otherwise.
         progress: told how far each stage is.
         instances: keep the mask's own grouping.
         filled: the mask covers whole compartments; their outlines are the membranes.
@@ -53,7 +54,9 @@ def fit_mask(
     # a mask's ridge has no probability to go by
     config = replace(config, select=replace(config.select, least_open_probability=0.0))
     # nor do the errors of its points agree as those of a network do; what is left is a voxel's width over the root of 12
-    fit = replace(config.fit, inflation=1.0, least_noise=min(config.fit.least_noise, 0.3))
+    usual = config.fit.least_noise == FitConfig().least_noise
+    fit = replace(config.fit, inflation=1.0, least_noise=0.3 if usual else config.fit.least_noise)
+    run.decide(f"the mask's points count as independent, with errors of at least {fit.least_noise} voxels")
     config = replace(config, fit=replace(fit, thickness=fit.thickness or thickness * mask.voxel_size))
     if instances:
         line, regions = instance_lines(data.max(0) if is_flat(data.shape) else data, sigma, config, run)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from jaxmem import gp
+from jaxmem.numerics import safe_norm
 
 _STEPS = 5  # of Newton's method along a line
 
@@ -26,16 +27,14 @@ class Geometry(NamedTuple):
     gaussian_curvature: Float[Array, " n"]
 
 
-class ErrorBars(NamedTuple):
-    """How well a level set is known at given points, and what surfaces drawn from the posterior do there.
+class Drawn(NamedTuple):
+    """What surfaces drawn from the posterior do at given points of the level set of its mean.
 
     Attributes:
-        position: (n,) standard deviation of the surface along its normal, voxels.
-        mean_curvature, gaussian_curvature: (draws, n) of the drawn surfaces, 1/voxel and 1/voxel^2.
-        displacement: (draws, n) of the drawn surfaces along the normal, outwards, voxels.
+        mean_curvature, gaussian_curvature: (draws, n) 1/voxel and 1/voxel^2.
+        displacement: (draws, n) along the normal, outwards, voxels.
     """
 
-    position: Float[Array, " n"]
     mean_curvature: Float[Array, "draws n"]
     gaussian_curvature: Float[Array, "draws n"]
     displacement: Float[Array, "draws n"]
@@ -61,7 +60,7 @@ def curvatures(slope: Float[Array, " d"], bend: Float[Array, "d d"]) -> tuple[Fl
 
 
 def locate(function: gp.Expansion, point: Float[Array, " d"], direction: Float[Array, " d"]) -> Float[Array, " d"]:
-    """Where a line meets the level set f = 0: Newton's steps from a point along a direction, at most a voxel each.
+    """Where a line meets the level set f = 0: five of Newton's steps from a point along a direction, at most a voxel each.
 
     Its derivative with respect to the function (and through `gp.fit` to data, noise and hyperparameters) is that of the
     implicit function theorem, dt = -df / (grad f . direction): the search itself is not differentiated. Along the unit
@@ -69,18 +68,19 @@ def locate(function: gp.Expansion, point: Float[Array, " d"], direction: Float[A
 
     Arguments:
         function: a posterior or a sample.
-        point: start, within a few voxels of the level set.
-        direction: not tangential to the level set.
+        point: start, within a few voxels of the level set; from farther away the search stops short of it, and f there is
+            not zero.
+        direction: of any length, not tangential to the level set.
     """
-    frozen, start, way = jax.lax.stop_gradient((function, point, direction))
+    frozen, start, way = jax.lax.stop_gradient((function, point, direction / safe_norm(direction)))
 
     def step(_, t):
         value, slope, _ = gp.derivatives(frozen, start + t * way)
-        move = value / (slope @ way)
-        return t - jnp.clip(move, -1.0, 1.0)
+        return t - jnp.clip(value / (slope @ way), -1.0, 1.0)
 
     found = start + jax.lax.fori_loop(0, _STEPS, step, jnp.zeros((), point.dtype)) * way
-    return found - gp.mean(function, found) / (gp.gradient(frozen, found) @ way) * way
+    change = gp.mean(function, found) - gp.mean(frozen, found)
+    return found - change / (gp.gradient(frozen, found) @ way) * way
 
 
 def measure(function: gp.Expansion, points: Float[Array, "n d"]) -> Geometry:
@@ -103,17 +103,17 @@ def position_sigma(posterior: gp.Conditioned, points: Float[Array, "n d"]) -> Fl
     return jnp.sqrt(variance) / jnp.linalg.norm(gp.slopes(posterior, points)[1], axis=-1)
 
 
-def error_bars(
+def draw(
     key: Key[Array, ""],
     posterior: gp.Conditioned,
     points: Float[Array, "n d"],
     support: Float[Array, "m d"],
     draws: int,
-) -> ErrorBars:
-    """How well a level set is known at points of it, in tiles.
+) -> Drawn:
+    """Curvatures and displacements of surfaces drawn from the posterior, in tiles.
 
-    The position's error is exact to first order: the standard deviation of f over its slope. Under the thin plate and the
-    cubic kernel the curvature at a point has no finite variance; a drawn surface shows that at the spacing of `support`.
+    Under the thin plate and the cubic kernel the curvature at a point has no finite variance; a drawn surface shows that at
+    the spacing of `support`.
 
     Arguments:
         key: random key.
@@ -126,11 +126,8 @@ def error_bars(
 
     def one(function, point):
         f = gp.derivatives(function, point)
-        sigma = jnp.sqrt(gp.variance(posterior, point)) / jnp.linalg.norm(f.gradient)
         drawn = jax.vmap(lambda w: gp.derivatives(gp.drawn(function, w), point))(weights)
         mean, gauss = jax.vmap(curvatures)(drawn.gradient, drawn.hessian)
-        shift = -(drawn.value - f.value) / jnp.linalg.norm(f.gradient)
-        return sigma, mean, gauss, shift
+        return mean, gauss, -(drawn.value - f.value) / jnp.linalg.norm(f.gradient)
 
-    sigma, mean, gauss, shift = gp.over(one, expansion, points)
-    return ErrorBars(sigma, mean.T, gauss.T, shift.T)
+    return Drawn(*(a.T for a in gp.over(one, expansion, points)))

@@ -30,10 +30,10 @@ class FitConfig:
         spacing: distance between the points that the process is conditioned on, if `most_points` allows it.
         most_points: largest number of such points.
         inducing: inducing points of a fit on more than 2,048 rows.
-        noise: starting standard deviation of a point's position; learnt from the residuals afterwards.
+        noise: starting standard deviation of a point's position where there are too few to tell; it is learnt from then on.
         least_noise: floor of the learnt noise.
         inflation: the errors of neighbouring points agree (one network saw them, in smoothed slices), so that each point
-            counts as if its noise were so many times larger; measured on simulated tomograms.
+            counts as if its noise were so many times larger; chosen on simulated tomograms.
         beam: how many times larger the points' errors are along the beam (axis 0) than across it.
         offset: distance of the anchors from an open membrane.
         max_sigma: an open surface ends where its position is known no better than this.
@@ -73,7 +73,7 @@ class Membrane(NamedTuple):
         noise: learnt standard deviation of the points about the surface, voxels.
     """
 
-    posterior: gp.Posterior
+    posterior: gp.Conditioned
     centre: Float[np.ndarray, " d"]
     points: Float[np.ndarray, "n d"]
     low: Float[np.ndarray, " d"]
@@ -161,11 +161,14 @@ def _learn(kernel_class, x, y, sigma, data, mask, variance, R, trend, least, inf
     kernel, group = kernel_class(variance, R), jnp.where(data, 0, 1)
     sigma, typical = _inflated(sigma, data, mask, inflation, trend)
     lowest = jnp.maximum(inflation * least, 0.8 * typical)
-    floor = jnp.stack([lowest, 0.0 * lowest if isinstance(trend, gp.Zero) else lowest])
+    anchored = 0.0 * lowest if isinstance(trend, gp.Zero) else lowest
     spread = jnp.array([1.5, 1.0, 1.0], x.dtype)
     ceiling = jnp.array([_DOUBT, 1.0], x.dtype)
     relative = sigma
     for _ in range(3):
+        # the floor is that of ordinary points: those with little weight, whose noise is large, do not count
+        ordinary = jnp.sqrt(jnp.sum(jnp.where(data & mask, relative**2, 0.0)) / jnp.maximum(jnp.sum(data & mask), 1))
+        floor = jnp.stack([lowest * ordinary / typical, anchored])
         learnt = gp.learn(kernel, x, y, relative, group, mask, trend, floor=floor, ceiling=ceiling, spread=spread)
         noise = relative * learnt.scales[group]
         posterior = gp.fit(learnt.kernel, x, y, noise, mask, trend)
@@ -268,7 +271,7 @@ def _batches(problems: dict[int, _Problem]):
     """Groups of membranes of one padded size with their arrays stacked; the last group is filled up by repetition.
 
     A batch of few membranes bounds the memory: a factor of 2,048 rows takes 32 MiB. Sizes above `_EXACT`, for which the
-    program is a sparse one whose cost is linear, are few: every fourth power.
+    program is a sparse one whose cost is linear, grow by factors of four.
     """
     sizes = {i: bucket_size(len(p.x), 256) for i, p in problems.items()}
     sizes = {i: size if size <= _EXACT else bucket_size(size, 4 * _EXACT, 4) for i, size in sizes.items()}

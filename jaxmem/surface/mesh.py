@@ -5,7 +5,6 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.ndimage import map_coordinates
 from scipy.sparse import coo_matrix, diags_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
@@ -73,7 +72,7 @@ class Mesh(NamedTuple):
 _means = jax.jit(gp.means)
 _deviation = jax.jit(geometry.position_sigma)
 _measure = jax.jit(geometry.measure)
-_error_bars = jax.jit(geometry.error_bars, static_argnums=4)
+_draw = jax.jit(geometry.draw, static_argnums=4)
 _inducing = jax.jit(gp.inducing, static_argnums=1)
 
 
@@ -95,14 +94,23 @@ def sample(membrane: Membrane, most: int = 80, least: float = 1.25) -> Field:
     coarse_nodes = _nodes(membrane.low - membrane.centre, counts, _COARSE * step)
     coarse = map_chunks(lambda p: _means(membrane.posterior, p), coarse_nodes.reshape(-1, len(extent)), _CHUNK)
     coarse = coarse.reshape(counts)
-    fine_counts = (counts - 1) * _COARSE + 1
-    index = np.stack(np.meshgrid(*(np.arange(c) for c in fine_counts), indexing="ij")) / _COARSE
-    values = np.asarray(map_coordinates(coarse, index, order=1, mode="nearest"))
-    # |grad f| is about one near the surface: farther than this from zero, no fine cell is crossed and no label painted
+    values = coarse
+    for axis in range(len(extent)):
+        values = _refined(values, axis)
+    # |grad f| is about one near the surface: farther than this from zero, no fine cell is crossed
     near = np.abs(values) <= 1.75 * step + 0.5
-    nodes = _nodes(membrane.low - membrane.centre, fine_counts, step)[near]
+    nodes = membrane.low - membrane.centre + step * np.argwhere(near)
     values[near] = map_chunks(lambda p: _means(membrane.posterior, p), nodes, _CHUNK)
     return Field(values, membrane.low, step)
+
+
+def _refined(values: np.ndarray, axis: int) -> np.ndarray:
+    """Linear interpolation to a grid that is `_COARSE` times finer along one axis."""
+    values = np.moveaxis(values, axis, 0)
+    share = (np.arange(_COARSE) / _COARSE).reshape(-1, *[1] * (values.ndim - 1))
+    between = values[:-1, None] * (1.0 - share) + values[1:, None] * share
+    fine = np.concatenate([between.reshape(-1, *values.shape[1:]), values[-1:]])
+    return np.ascontiguousarray(np.moveaxis(fine, 0, axis))
 
 
 def triangulate(field: Field) -> tuple[np.ndarray, np.ndarray]:
@@ -171,7 +179,7 @@ def extract(membrane: Membrane, volume_shape: tuple[int, ...], config: FitConfig
         found = map_chunks(lambda p: _measure(membrane.posterior, p), vertices - membrane.centre, _CHUNK)
         moved = found.points + membrane.centre
         # a step that leaves the neighbourhood of its cell has no level set to go to; marching cubes' point stays
-        astray = np.linalg.norm(moved - vertices, axis=1) > 2.0 * field.step
+        astray = np.linalg.norm(moved - vertices, axis=1) > field.step
         vertices = np.where(astray[:, None], vertices, moved)
 
         near = np.unique(cKDTree(vertices).query(membrane.points)[1])
@@ -182,7 +190,7 @@ def extract(membrane: Membrane, volume_shape: tuple[int, ...], config: FitConfig
         if len(faces) == 0:
             return None
         found = jax.tree.map(lambda a: a[used], found)
-        bars = _uncertainty(membrane, vertices, faces, found, field.step, config)
+        bars = _uncertainty(membrane, vertices, found, field.step, config)
     smooth = _averaging(vertices, np.asarray(found.slope), config.curvature_radius)
     reach = np.array(volume_shape) - 0.5
     beyond = np.maximum(np.maximum(-0.5 - vertices, vertices - reach), 0.0).max(1)
@@ -191,6 +199,7 @@ def extract(membrane: Membrane, volume_shape: tuple[int, ...], config: FitConfig
     good = beyond <= 0 if cut or not membrane.closed else np.ones(len(vertices), bool)
     if not membrane.closed:
         good &= bars.position <= config.max_sigma
+    area_sigma, volume_sigma = _spread(vertices, faces[good[faces].all(1)], found.mean_curvature, bars)
     vertices, faces, used = _keep(vertices, faces, good)
     if len(faces) == 0:
         return None
@@ -208,9 +217,9 @@ def extract(membrane: Membrane, volume_shape: tuple[int, ...], config: FitConfig
         bars.mean_curvature[used],
         bars.gaussian_curvature[used],
         float(_areas(vertices, faces).sum()),
-        bars.area,
+        area_sigma,
         volume,
-        bars.volume if closed else 0.0,
+        volume_sigma if closed else 0.0,
         closed,
         cut,
     )
@@ -247,41 +256,42 @@ def _subset(vertices: np.ndarray, step: float) -> np.ndarray:
 
 
 class _Bars(NamedTuple):
+    """Standard deviations at the vertices, and what drawn surfaces do at a few: displacements (n, draws), weights and rows."""
+
     position: np.ndarray
     mean_curvature: np.ndarray
     gaussian_curvature: np.ndarray
-    area: float
-    volume: float
+    displacement: np.ndarray
+    weights: np.ndarray
+    rows: np.ndarray
 
 
-def _uncertainty(
-    membrane: Membrane, vertices, faces, found: geometry.Geometry, step: float, config: FitConfig
-) -> _Bars:
-    """Standard deviations at a subset of the vertices, interpolated to the others, and those of area and volume.
-
-    A drawn surface moves a patch of area dA by a distance t along its normal, which changes the volume by t dA and the area
-    by 2 H t dA.
-    """
+def _uncertainty(membrane: Membrane, vertices, found: geometry.Geometry, step: float, config: FitConfig) -> _Bars:
     chosen = _subset(vertices, step)
     size = 2 ** int(np.log2(min(_SUPPORT, len(chosen))))
     centred = vertices[chosen] - membrane.centre
     spread = np.asarray(_inducing(pad_to(centred, bucket_size(len(centred), 512))[0], size))
     key = jax.random.key(config.seed)
-
-    def part(points):
-        position, *drawn = _error_bars(key, membrane.posterior, points, centred[spread], config.draws)
-        return position, *(a.T for a in drawn)
-
-    position, *drawn = map_chunks(part, centred, _CHUNK)
+    drawn = map_chunks(
+        lambda p: tuple(a.T for a in _draw(key, membrane.posterior, p, centred[spread], config.draws)), centred, _CHUNK
+    )
     smooth = _averaging(vertices[chosen], np.asarray(found.slope)[chosen], config.curvature_radius)
-    bends = [(smooth @ a).std(1) for a in drawn[:2]]
     weights, rows = _interpolation(vertices[chosen], vertices)
-    position, mean, gauss = ((weights * values[rows]).sum(1) for values in (position, *bends))
+    mean, gauss = ((weights * (smooth @ a).std(1)[rows]).sum(1) for a in drawn[:2])
+    return _Bars(position_errors(membrane, vertices, step), mean, gauss, drawn[2], weights, rows)
+
+
+def _spread(vertices, faces, mean_curvature, bars: _Bars) -> tuple[float, float]:
+    """Standard deviations of the area and of the enclosed volume of some faces.
+
+    A drawn surface moves a patch of area dA by a distance t along its normal, which changes the volume by t dA and the area
+    by 2 H t dA.
+    """
     d = faces.shape[1]
     share = np.bincount(faces.ravel(), np.repeat(_areas(vertices, faces) / d, d), len(vertices))
-    patches = [share, (d - 1) * share * found.mean_curvature]
-    volume, area = (np.bincount(rows.ravel(), (weights * p[:, None]).ravel(), len(chosen)) for p in patches)
-    return _Bars(position, mean, gauss, float((area @ drawn[2]).std()), float((volume @ drawn[2]).std()))
+    patches = [(bars.weights * p[:, None]).ravel() for p in ((d - 1) * share * mean_curvature, share)]
+    area, volume = (np.bincount(bars.rows.ravel(), p, len(bars.displacement)) @ bars.displacement for p in patches)
+    return float(area.std()), float(volume.std())
 
 
 def _averaging(points: np.ndarray, slope: np.ndarray, radius: float):
