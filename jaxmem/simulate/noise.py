@@ -61,8 +61,6 @@ def noise_power(key: Key[Array, ""], size: int, spectrum: NoiseSpectrum | None =
         power = cut * (ramp + slow)
     else:
         power = jnp.maximum(jnp.interp(jnp.hypot(qx, qy), spectrum.frequency, spectrum.radial), 0.0)
-        # a measured spectrum lacks its mean, and with it the lowest frequencies: no observer should see a membrane by those
-        power = jnp.maximum(power, 0.05 * power.max())
     return power / jnp.maximum(power.mean(), 1e-12)
 
 

@@ -301,6 +301,8 @@ def training_slice(key: Key[Array, ""], model: SliceModel) -> tuple[Float[Array,
     noise_keys, texture_keys = jax.random.split(keys[10]), jax.random.split(keys[15])
     power = noise_power(noise_keys[0], size, spectrum)
     noise = coloured_noise(noise_keys[1], power)
+    # a measured spectrum lacks the mean, and with it the lowest frequencies: no observer should see a membrane by those
+    rivalling = jnp.maximum(power, 0.05 * power.max()) if model.noise else power
     # a strip of carbon film or an ice crystal: a texture of its own, stronger on one side of a line
     towards = uniform(keys[11], (0.0, 2 * jnp.pi))
     line = (grid - uniform(keys[12], (0.2, 0.8), (2,)) * size) @ jnp.stack([jnp.sin(towards), jnp.cos(towards)])
@@ -314,7 +316,7 @@ def training_slice(key: Key[Array, ""], model: SliceModel) -> tuple[Float[Array,
         density, label = state
         curve = jax.tree.map(lambda leaf: leaf[i], curves)
         layer, extent, level = _membrane(jax.random.fold_in(keys[7], i), model, curve, warped, wedge, strength[i])
-        index = detectability(rival * layer, power, model.visible_pixels) / total
+        index = detectability(rival * layer, rivalling, model.visible_pixels) / total
         layer = layer + contrast * lumen[i] * jax.nn.sigmoid(-level / 2)
         return density + accepted[i] * layer, label | (extent & (index > model.visible) & accepted[i])
 
