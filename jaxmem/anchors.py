@@ -23,6 +23,11 @@ class Anchors(NamedTuple):
     sigma: Float[Array, " n"]
 
 
+def _check(alpha: float, name: str) -> None:
+    if not 1.0 < alpha < 2.0:
+        raise ValueError(f"anchors.{name}: alpha must lie between 1 and 2, got {alpha}")
+
+
 def by_rays(
     points: Float[Array, "n d"], centre: Float[Array, " d"], alpha: float = 1.2, relative_sigma: float = 0.3
 ) -> Anchors:
@@ -45,8 +50,7 @@ def by_rays(
         >>> by_rays(jnp.array([[10.0, 0.0]]), jnp.zeros(2)).values.round(1).tolist()
         [2.0, -2.0]
     """
-    if not 1.0 < alpha < 2.0:
-        raise ValueError(f"anchors.by_rays: alpha must lie between 1 and 2, got {alpha}")
+    _check(alpha, "by_rays")
     ray = points - centre
     length = (alpha - 1.0) * safe_norm(ray)
     return Anchors(
@@ -81,8 +85,7 @@ def by_ellipsoid(ellipse: Ellipse, n: int, alpha: float = 1.2, relative_sigma: f
     Raises:
         ValueError: if alpha is not between 1 and 2.
     """
-    if not 1.0 < alpha < 2.0:
-        raise ValueError(f"anchors.by_ellipsoid: alpha must lie between 1 and 2, got {alpha}")
+    _check(alpha, "by_ellipsoid")
     lengths, axes = semi_axes(ellipse)
     ray = (sphere_directions(n, ellipse.centre.shape[0]).astype(lengths.dtype) * lengths) @ axes
     points = jnp.concatenate([ellipse.centre + alpha * ray, ellipse.centre + (2.0 - alpha) * ray])
@@ -117,8 +120,7 @@ def by_rings(
         >>> by_rings(jnp.array([[10.0, 0.0]]), jnp.array([[5.0, 0.0]]), jnp.zeros(2)).values.round(1).tolist()
         [2.0, 2.0, -2.5, -2.5, 1.0, 1.0]
     """
-    if not 1.0 < alpha < 2.0:
-        raise ValueError(f"anchors.by_rings: alpha must lie between 1 and 2, got {alpha}")
+    _check(alpha, "by_rings")
     ways = [(ring - centre) / safe_norm(ring - centre)[:, None] for ring in (outer, inner)]
     direction = jnp.concatenate(ways)
     far, near = (safe_norm(ring - centre)[jnp.argmax(direction @ way.T, 1)] for ring, way in zip((outer, inner), ways))

@@ -119,7 +119,8 @@ def _single(function: Expansion) -> _Single:
     return _Single(kernel, half[0], half[1], weights.sum(), weights @ x, weights @ jnp.sum(x**2, 1))
 
 
-def _smooth(kernel: Kernel, sums: _Single, points: Float[Array, "m d"]) -> Float[Array, " m"]:
+def _polynomial(kernel: Kernel, sums: _Single, points: Float[Array, "m d"]) -> Float[Array, " m"]:
+    """The polynomial part of all terms together, from the moments of the weights."""
     constant, linear = kernel.polynomial
     square = jnp.sum(points**2, 1) * sums.total - 2.0 * points @ sums.pull + sums.spread
     return constant * sums.total + linear / kernel.R**2 * square
@@ -143,7 +144,7 @@ def means(function: Expansion, points: Float[Array, "m d"]) -> Float[Array, " m"
         return jnp.dot(jax.vmap(sums.kernel.rough)(square), sums.weights)
 
     values = jax.lax.map(rough, points.astype(jnp.float32), batch_size=_BLOCK)
-    smooth = _smooth(function.kernel, sums, points) + jax.vmap(function.smooth)(points)
+    smooth = _polynomial(function.kernel, sums, points) + jax.vmap(function.smooth)(points)
     return smooth + values.astype(points.dtype)
 
 
@@ -163,6 +164,6 @@ def slopes(function: Expansion, points: Float[Array, "m d"]) -> tuple[Float[Arra
     linear = function.kernel.polynomial[1] * 2.0 / function.kernel.R**2
     trend, slope = jax.vmap(jax.value_and_grad(function.smooth))(points)
     return (
-        _smooth(function.kernel, sums, points) + trend + values.astype(points.dtype),
+        _polynomial(function.kernel, sums, points) + trend + values.astype(points.dtype),
         linear * (points * sums.total - sums.pull) + slope + gradients.astype(points.dtype),
     )

@@ -28,7 +28,18 @@ class Code(enum.IntEnum):
 
 
 class Conditioned(Expansion):
-    """A process that has seen data: its mean is an expansion, and it knows how much variance the data have removed."""
+    """A process that has seen data: its mean is an expansion, and it knows how much variance the data have removed.
+
+    Attributes:
+        code: what became of the fit, a `Code`.
+    """
+
+    code: Int[Array, ""]
+
+    @property
+    def success(self) -> Bool[Array, ""]:
+        """Whether `code` is OK; if not, the reason is there, and numbers may be NaN."""
+        return jnp.equal(self.code, Code.OK)
 
     @abc.abstractmethod
     def whiten(self, cross: Float[Array, " n"]) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
@@ -45,17 +56,10 @@ class Posterior(Conditioned):
     Attributes:
         mask: (n,) True for the rows that count.
         cholesky: (n, n) lower factor of K + noise; the identity where masked.
-        code: what became of the fit.
     """
 
     mask: Bool[Array, " n"]
     cholesky: Float[Array, "n n"]
-    code: Int[Array, ""]
-
-    @property
-    def success(self) -> Bool[Array, ""]:
-        """Whether `code` is OK; if not, the reason is there, and numbers may be NaN."""
-        return jnp.equal(self.code, Code.OK)
 
     def whiten(self, cross):
         cross = jnp.where(self.mask, cross, 0.0)
@@ -129,7 +133,7 @@ def fit(
     factor = jnp.linalg.cholesky(prior + jnp.diag(diagonal))
     solved = jax.scipy.linalg.cho_solve((factor, True), jnp.where(mask, y - expected, 0.0))
     weights = jnp.where(mask, solved, 0.0)
-    return Posterior(kernel, trend, x, features, weights, mask, factor, outcome(kernel, x, mask, weights))
+    return Posterior(kernel, trend, x, features, weights, outcome(kernel, x, mask, weights), mask, factor)
 
 
 def variance(posterior: Conditioned, point: Float[Array, " d"]) -> Float[Array, ""]:

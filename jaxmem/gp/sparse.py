@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxmem.gp.kernels import Kernel
-from jaxmem.gp.posterior import Code, Conditioned, gram, outcome, trend_at
+from jaxmem.gp.posterior import Conditioned, gram, outcome, trend_at
 from jaxmem.gp.trend import Trend, Zero
 from jaxmem.numerics import jitter
 
@@ -19,17 +19,10 @@ class SparsePosterior(Conditioned):
         x: (m, d) inducing points, voxels.
         prior: (m, m) lower factor L of their prior covariance.
         gain: (m, m) lower factor of I + L^-1 Kzx noise^-2 Kxz L^-T: what the data add.
-        code: what became of the fit.
     """
 
     prior: Float[Array, "m m"]
     gain: Float[Array, "m m"]
-    code: Int[Array, ""]
-
-    @property
-    def success(self) -> Bool[Array, ""]:
-        """Whether `code` is OK; if not, the reason is there, and numbers may be NaN."""
-        return jnp.equal(self.code, Code.OK)
 
     def whiten(self, cross):
         a = jax.scipy.linalg.solve_triangular(self.prior, cross, lower=True)
@@ -123,4 +116,4 @@ def fit_sparse(
     gain = jnp.linalg.cholesky(precision)
     whitened = jax.scipy.linalg.cho_solve((gain, True), pull)
     weights = jax.scipy.linalg.solve_triangular(prior, whitened, lower=True, trans=1)
-    return SparsePosterior(kernel, trend, z, own, weights, prior, gain, outcome(kernel, x, mask, weights))
+    return SparsePosterior(kernel, trend, z, own, weights, outcome(kernel, x, mask, weights), prior, gain)

@@ -125,7 +125,14 @@ def orient(points: Float[np.ndarray, "n d"], normals: Float[np.ndarray, "n d"]) 
 def roughness(points: Float[np.ndarray, "n d"], neighbours: int = 24) -> float:
     """Standard deviation of points about the smooth surface through them, from quadrics fitted to neighbourhoods.
 
-    The median absolute residual counts, so that a few stray points hardly matter. NaN for fewer points than twice the number of a quadric's coefficients.
+    The median absolute residual counts, so that a few stray points hardly matter.
+
+    Arguments:
+        points: (n, d) voxels.
+        neighbours: how many each quadric is fitted to.
+
+    Returns:
+        Voxels; NaN for fewer points than twice the number of a quadric's coefficients.
     """
     n, d = points.shape
     k = min(neighbours, n - 1)

@@ -46,21 +46,18 @@ def measure(result: Result, tomogram: Tomogram) -> list[dict[str, Any]]:
     size = tomogram.voxel_size
     for number, membrane in enumerate(result.membranes, 1):
         mesh = membrane.mesh
-        vertices, _, faces, _ = to_triangles(mesh, len(result.labels))
-        world = tomogram.to_world(vertices)
-        corners = world[faces]
-        cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+        world = tomogram.to_world(to_triangles(mesh, len(result.labels))[0])
         center = world.mean(0)
-        enclosed = abs(np.einsum("ij,ij->i", corners[:, 0] - center, cross).sum()) / 6.0
         three = mesh.vertices.shape[1] == 3
+        unit = size**2 if three else size**2 * len(result.labels)  # a ribbon's area is length times height
         rows.append({
             "membrane": number,
             "closed": int(mesh.closed),
             "points": membrane.points,
             **{f"center_{a}_A": round(float(center[i]), 2) for i, a in enumerate("xyz")},
-            "area_A2": round(float(np.linalg.norm(cross, axis=1).sum()) / 2.0, 1),
-            "area_sigma_A2": round(mesh.area_sigma * size**2 * (1 if three else len(result.labels)), 1),
-            "volume_A3": round(float(enclosed), 1) if mesh.closed and three else "",
+            "area_A2": round(mesh.area * unit, 1),
+            "area_sigma_A2": round(mesh.area_sigma * unit, 1),
+            "volume_A3": round(mesh.volume * size**3, 1) if mesh.closed and three else "",
             "volume_sigma_A3": round(mesh.volume_sigma * size**3, 1) if mesh.closed and three else "",
             "seen_fraction": round(float(mesh.seen.mean()), 4),
             "median_sigma_A": round(float(np.median(mesh.sigma)) * size, 3),

@@ -28,7 +28,8 @@ def fit_mask(
     Arguments:
         mask: 0 is background. Any other value is membrane, or with `instances` the membrane's number.
         config: as for `segment`; preprocessing and network are not used, midlines are found by the mask's own thickness,
-            and its points count as independent, with `fit.least_noise` 0.3 unless that was set. The labels are as thick as the mask, unless `fit.thickness` says otherwise.
+            and its points count as independent, with `fit.least_noise` 0.3 unless that was changed. The labels are as thick
+            as the mask, unless `fit.thickness` says otherwise.
         progress: told how far each stage is.
         instances: keep the mask's own grouping.
         filled: the mask covers whole compartments; their outlines are the membranes.

@@ -47,7 +47,16 @@ def measure_noise(slices: Float[Array, "n height width"], bins: int = 48) -> Noi
 
 
 def noise_power(key: Key[Array, ""], size: int, spectrum: NoiseSpectrum | None = None) -> Float[Array, "size size"]:
-    """Power of unit-variance noise at the frequencies of `jnp.fft.fft2`: that of `spectrum`, or random (see `coloured_noise`)."""
+    """Power of unit-variance noise at the frequencies of `jnp.fft.fft2`: that of a spectrum, or random.
+
+    Random spectra have a low cut along the direction across the tilt axis (the ramp filter), a Gaussian high cut that differs
+    between the two axes, and a little low-frequency power (ice thickness, out-of-focus density).
+
+    Arguments:
+        key: random key.
+        size: side of the square slice in pixels.
+        spectrum: measured spectrum; drawn at random when None.
+    """
     keys = jax.random.split(key, 7)
     qy, qx = jnp.fft.fftfreq(size)[:, None], jnp.fft.fftfreq(size)[None, :]
     if spectrum is None:
@@ -66,9 +75,6 @@ def noise_power(key: Key[Array, ""], size: int, spectrum: NoiseSpectrum | None =
 
 def coloured_noise(key: Key[Array, ""], power: Float[Array, "size size"]) -> Float[Array, "size size"]:
     """Gaussian noise with a power spectrum, scaled to unit variance.
-
-    Random spectra (from `noise_power`) have a low cut along the direction across the tilt axis (the ramp filter), a Gaussian
-    high cut that differs between the two axes, and a little low-frequency power (ice thickness, out-of-focus density).
 
     Arguments:
         key: random key.
@@ -94,6 +100,8 @@ def detectability(
         density: the signal in units of the noise's standard deviation.
         power: from `noise_power`.
         window: standard deviation of the window in pixels, its peak 1: a line counts over a length of 2.5 `window`.
+
+    The filter takes the slice to be periodic, as simulated noise is.
     """
     floor = 1e-3 * power.max()  # frequencies without noise would count without bound
     white = jnp.fft.ifft2(jnp.fft.fft2(density) / jnp.sqrt(power + floor)).real

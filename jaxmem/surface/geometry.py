@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
 from jaxmem import gp
 from jaxmem.numerics import safe_norm
@@ -103,26 +103,17 @@ def position_sigma(posterior: gp.Conditioned, points: Float[Array, "n d"]) -> Fl
     return jnp.sqrt(variance) / jnp.linalg.norm(gp.slopes(posterior, points)[1], axis=-1)
 
 
-def draw(
-    key: Key[Array, ""],
-    posterior: gp.Conditioned,
-    points: Float[Array, "n d"],
-    support: Float[Array, "m d"],
-    draws: int,
-) -> Drawn:
+def draw(expansion: gp.Expansion, weights: Float[Array, "draws k"], points: Float[Array, "n d"]) -> Drawn:
     """Curvatures and displacements of surfaces drawn from the posterior, in tiles.
 
     Under the thin plate and the cubic kernel the curvature at a point has no finite variance; a drawn surface shows that at
-    the spacing of `support`.
+    the spacing of the points where it was drawn. Standard deviations over the draws are good to a share
+    1 / sqrt(2 draws) of themselves.
 
     Arguments:
-        key: random key.
-        posterior: exact or sparse.
-        points: on the level set.
-        support: where samples are drawn, spread over the level set; see `gp.sample`.
-        draws: number of samples; standard deviations over them are good to a share 1 / sqrt(2 draws) of themselves.
+        expansion, weights: from `gp.sample`, drawn at points spread over the level set.
+        points: on the level set of the mean.
     """
-    expansion, weights = gp.sample(key, posterior, support, draws)
 
     def one(function, point):
         f = gp.derivatives(function, point)

@@ -72,7 +72,8 @@ class Mesh(NamedTuple):
 _means = jax.jit(gp.means)
 _deviation = jax.jit(geometry.position_sigma)
 _measure = jax.jit(geometry.measure)
-_draw = jax.jit(geometry.draw, static_argnums=4)
+_sample = jax.jit(gp.sample, static_argnums=3)
+_draw = jax.jit(geometry.draw)
 _inducing = jax.jit(gp.inducing, static_argnums=1)
 
 
@@ -243,10 +244,13 @@ def _cones(vertices, faces) -> np.ndarray:
 def position_errors(membrane: Membrane, vertices: np.ndarray, step: float) -> np.ndarray:
     """Standard deviation of the surface's position along its normal at vertices `step` voxels apart, voxels."""
     chosen = _subset(vertices, step)
-    with jax.enable_x64(True):
-        sigma = map_chunks(lambda p: _deviation(membrane.posterior, p), vertices[chosen] - membrane.centre, _CHUNK)
     weights, rows = _interpolation(vertices[chosen], vertices)
-    return (weights * sigma[rows]).sum(1)
+    return (weights * _deviations(membrane, vertices[chosen])[rows]).sum(1)
+
+
+def _deviations(membrane: Membrane, vertices: np.ndarray) -> np.ndarray:
+    with jax.enable_x64(True):
+        return map_chunks(lambda p: _deviation(membrane.posterior, p), vertices - membrane.centre, _CHUNK)
 
 
 def _subset(vertices: np.ndarray, step: float) -> np.ndarray:
@@ -267,18 +271,18 @@ class _Bars(NamedTuple):
 
 
 def _uncertainty(membrane: Membrane, vertices, found: geometry.Geometry, step: float, config: FitConfig) -> _Bars:
+    """Error bars at a subset of the vertices, interpolated to the others."""
     chosen = _subset(vertices, step)
     size = 2 ** int(np.log2(min(_SUPPORT, len(chosen))))
     centred = vertices[chosen] - membrane.centre
-    spread = np.asarray(_inducing(pad_to(centred, bucket_size(len(centred), 512))[0], size))
-    key = jax.random.key(config.seed)
-    drawn = map_chunks(
-        lambda p: tuple(a.T for a in _draw(key, membrane.posterior, p, centred[spread], config.draws)), centred, _CHUNK
-    )
+    support = centred[np.asarray(_inducing(pad_to(centred, bucket_size(len(centred), 512))[0], size))]
+    sampled = _sample(jax.random.key(config.seed), membrane.posterior, support, config.draws)
+    drawn = map_chunks(lambda p: tuple(a.T for a in _draw(*sampled, p)), centred, _CHUNK)
     smooth = _averaging(vertices[chosen], np.asarray(found.slope)[chosen], config.curvature_radius)
     weights, rows = _interpolation(vertices[chosen], vertices)
-    mean, gauss = ((weights * (smooth @ a).std(1)[rows]).sum(1) for a in drawn[:2])
-    return _Bars(position_errors(membrane, vertices, step), mean, gauss, drawn[2], weights, rows)
+    few = _deviations(membrane, vertices[chosen]), *((smooth @ a).std(1) for a in drawn[:2])
+    position, mean, gauss = ((weights * a[rows]).sum(1) for a in few)
+    return _Bars(position, mean, gauss, drawn[2], weights, rows)
 
 
 def _spread(vertices, faces, mean_curvature, bars: _Bars) -> tuple[float, float]:
