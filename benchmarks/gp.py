@@ -2,15 +2,19 @@
 
 Points on a bumpy closed surface of mean radius 40 voxels with 0.3 voxel of noise, anchors by rays. Every method gets the same
 points and anchors, and evaluates on a grid of so many cells along the longest side (jaxmem near the surface only); SciPy's
-smoothing is what makes its cubic RBF the same function. Medians of `--repeats` runs after one that compiles; the peers run
-once, SciPy's local RBF and scikit-learn on the coarse grid only. Errors are those of the mesh's vertices along the ray, in voxels. `--batch` fits 100 membranes at once instead;
-`--sparse` compares fits through inducing points, and evaluation in single precision, with the exact posterior.
+smoothing is what makes its cubic RBF the same function, and GPyTorch is given the same kernel and noise. Medians of `--repeats`
+runs after one that compiles; the peers run once, on the coarse grid only SciPy's local RBF and, up to 2,000 points, scikit-learn and
+GPyTorch. Errors are those of the mesh's vertices along the ray, in voxels. `--batch` fits 100 membranes at once instead;
+`--sparse` compares fits through inducing points, and evaluation in single precision, with the exact posterior; `--growth` shows how
+times grow with the points (`--sizes`, on the first of `--cells`) and with the membranes (`--counts`), and draws
+`docs/images/gp_growth.png` (`--picture` for another place).
 """
 
 import argparse
 import functools
 import resource
 import time
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -24,6 +28,7 @@ from jaxmem.grouping import describe
 from jaxmem.surface import FitConfig, Membrane, fit_membranes, implicit
 from jaxmem.surface.mesh import Field, position_errors, sample, triangulate
 
+PICTURE = Path(__file__).resolve().parents[1] / "docs" / "images" / "gp_growth.png"
 NOISE = 0.3
 MIDDLE = np.full(3, 64.0)
 
@@ -128,6 +133,29 @@ def scikit_learn(p: Problem, field: Field) -> np.ndarray:
     return marching_cubes(values.reshape(field.values.shape), 0.0)[0] * field.step + field.origin - MIDDLE
 
 
+def gpytorch_exact(p: Problem, field: Field) -> np.ndarray:
+    """The same process by GPyTorch: kernel, noise, double precision and Cholesky; the mean only, 10,000 nodes at a time."""
+    import gpytorch
+    import torch
+
+    class Cubic(gpytorch.kernels.Kernel):
+        def forward(self, x1, x2, diag=False, **_):
+            r = self.covar_dist(x1, x2, diag=diag) / float(p.kernel.R)
+            return float(p.kernel.variance) * (1.0 + (2.0 * r - 3.0) * r**2)
+
+    class Process(gpytorch.models.ExactGP):
+        def forward(self, x):
+            return gpytorch.distributions.MultivariateNormal(x.new_zeros(len(x)), Cubic()(x))
+
+    x, y, variance = (torch.from_numpy(np.asarray(a, float)) for a in (p.x, p.y, p.sigma**2))
+    process = Process(x, y, gpytorch.likelihoods.FixedNoiseGaussianLikelihood(variance)).eval()
+    grid, use = torch.from_numpy(nodes(field)), gpytorch.settings
+    with torch.no_grad(), use.fast_computations(False, False, False), use.max_cholesky_size(10**6):
+        with use.skip_posterior_variances(True):
+            values = torch.cat([process(part).mean for part in torch.split(grid, 10000)]).numpy()
+    return marching_cubes(values.reshape(field.values.shape), 0.0)[0] * field.step + field.origin - MIDDLE
+
+
 def poisson(p: Problem, field: Field) -> np.ndarray:
     """Screened Poisson reconstruction; it is given the true normals, which the others do not need."""
     import pymeshlab
@@ -143,9 +171,10 @@ def poisson(p: Problem, field: Field) -> np.ndarray:
 
 def compare(sizes: list[int], grids: list[int], repeats: int) -> None:
     print(
-        "| N | cells | jaxmem mean | mean + sigma | SciPy global | SciPy 50 | scikit-learn | Poisson | SciPy global / jaxmem |"
+        "| N | cells | jaxmem mean | mean + sigma | SciPy global | SciPy 50 | scikit-learn | GPyTorch | Poisson "
+        "| SciPy global / jaxmem |"
     )
-    print("|---|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     kept, errors = {}, []
     for n in sizes:
         p = problem(n)
@@ -162,6 +191,7 @@ def compare(sizes: list[int], grids: list[int], repeats: int) -> None:
             functools.partial(rbf, p, field, None),
             functools.partial(rbf, p, field, 50) if cells <= 64 else None,
             functools.partial(scikit_learn, p, field) if cells <= 64 and n <= 2000 else None,
+            functools.partial(gpytorch_exact, p, field) if cells <= 64 and n <= 2000 else None,
             functools.partial(poisson, p, field),
         ):
             try:
@@ -175,8 +205,8 @@ def compare(sizes: list[int], grids: list[int], repeats: int) -> None:
         cells_ = ["-" if t is None else f"{t:.2f} s" for t in (t_mean, t_sigma, *times)]
         print(f"| {n} | {cells} | " + " | ".join(cells_) + f" | {times[0] / t_mean:.0f} |", flush=True)
     print(f"\njaxmem's peak memory before any peer ran: {memory:.2f} GiB\n")
-    print("| N | cells | jaxmem RMS, worst | SciPy global | SciPy 50 | scikit-learn | Poisson |")
-    print("|---|---|---|---|---|---|---|")
+    print("| N | cells | jaxmem RMS, worst | SciPy global | SciPy 50 | scikit-learn | GPyTorch | Poisson |")
+    print("|---|---|---|---|---|---|---|---|")
     for n, cells, worst in errors:
         print(f"| {n} | {cells} | " + " | ".join(worst) + " |")
 
@@ -247,21 +277,80 @@ def sparse() -> None:
         )
 
 
+def growth(sizes: list[int], cells: int, counts: list[int], repeats: int, picture: Path) -> None:
+    """Time against the number of points of one membrane, and of `fit_membranes` against that of membranes of 1,000 points."""
+    parts = {"fit": solve, "fit, mean surface": mean_surface, "fit, mean surface, sigma": with_sigma}
+    print("| N | " + " | ".join(parts) + " |\n|---|---|---|---|")
+    one, together = [], []
+    for n in sizes:
+        p = problem(n)
+        calls = [functools.partial(part, p, *[cells] * (part is not solve)) for part in parts.values()]
+        calls[-1]()  # compiles all three
+        one.append([seconds(call, repeats)[0] for call in calls])
+        print(f"| {n} | " + " | ".join(f"{t:.2f} s" for t in one[-1]) + " |", flush=True)
+
+    rng = np.random.default_rng(0)
+    u = rng.normal(size=(max(counts), 1000, 3))
+    u /= np.linalg.norm(u, axis=2, keepdims=True)
+    points = [(MIDDLE + 0.8 * radius(v)[:, None] * v + rng.normal(0, NOISE, v.shape)).astype(np.float32) for v in u]
+    normals = list(u.astype(np.float32))
+    shapes = [describe(p, v, (128,) * 3) for p, v in zip(points, normals)]
+    config = FitConfig(spacing=2.0, inflation=1.0, least_noise=0.1)
+
+    def fit_first(count: int):
+        return fit_membranes(points[:count], normals[:count], shapes[:count], [True] * count, config)
+
+    for count in {min(count, 2) for count in counts}:
+        fit_first(count)  # one alone has its own programs; two or more share theirs
+    print("\n| membranes | fit_membranes | a membrane |\n|---|---|---|")
+    for count in counts:
+        t, fitted = seconds(functools.partial(fit_first, count), 1)
+        together.append(t)
+        print(f"| {sum(m is not None for m in fitted)} | {t:.2f} s | {t / count:.2f} s |", flush=True)
+    draw_growth(sizes, dict(zip(parts, zip(*one))), counts, together, picture)
+
+
+def draw_growth(sizes: list[int], one: dict, counts: list[int], together: list[float], picture: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for name, times in one.items():
+        left.loglog(sizes, times, "o-", label=name)
+    left.set(title="one membrane", xlabel="points", ylabel="seconds", xticks=sizes, xticklabels=sizes)
+    right.loglog(counts, together, "o-", label="fit_membranes, 1,000 points each")
+    right.loglog(counts, together[0] / counts[0] * np.array(counts), "k:", label="in proportion")
+    right.set(title="many membranes", xlabel="membranes", ylabel="seconds", xticks=counts, xticklabels=counts)
+    for axes in (left, right):
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(picture, dpi=80)
+    print(f"\n{picture}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--sizes", nargs="*", type=int, default=[1000, 2000, 4000, 8000])
+    parser.add_argument("--sizes", nargs="*", type=int)
     parser.add_argument("--cells", nargs="*", type=int, default=[64, 128])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--batch", action="store_true")
     parser.add_argument("--sparse", action="store_true")
+    parser.add_argument("--growth", action="store_true")
+    parser.add_argument("--counts", nargs="*", type=int, default=[1, 2, 5, 10, 20, 50, 100])
+    parser.add_argument("--picture", type=Path, default=PICTURE)
     args = parser.parse_args()
     with jax.enable_x64(True):
         if args.batch:
             batch()
         elif args.sparse:
             sparse()
+        elif args.growth:
+            sizes = args.sizes or [250, 500, 1000, 2000, 4000, 8000]
+            growth(sizes, args.cells[0], args.counts, args.repeats, args.picture)
         else:
-            compare(args.sizes, args.cells, args.repeats)
+            compare(args.sizes or [1000, 2000, 4000, 8000], args.cells, args.repeats)
 
 
 if __name__ == "__main__":

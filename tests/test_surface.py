@@ -176,6 +176,18 @@ def test_error_bars_of_curvature_area_and_volume_hold(ball):
     assert abs(mesh.volume - volume) < 3 * mesh.volume_sigma < 0.1 * volume
 
 
+def test_points_facing_the_beam_can_count_less():
+    """With larger errors along the beam the surface is known less well where it faces it, and no less well on its sides."""
+    points, normals = sphere(15.0, cap=1.0, n=4000)
+    plain, wedge = (surface(points, normals, True, FitConfig(inflation=1.0, beam=b))[1][0] for b in (1.0, 4.0))
+    top, side = (
+        [m.sigma[where(np.abs(m.normals[:, 0]))].mean() for m in (plain, wedge)]
+        for where in (lambda z: z > 0.9, lambda z: z < 0.2)
+    )
+    assert top[1] > 1.2 * top[0]
+    assert side[1] < 1.1 * side[0]
+
+
 def test_small_membranes_end_well():
     points, normals = sphere(8.0, n=60)
     _, (mesh, _) = surface(points[:20], normals[:20], True)
