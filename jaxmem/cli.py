@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from jaxmem import __version__
 from jaxmem.types import JaxmemError
@@ -250,7 +251,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run one verb; problems with the input become one line on standard error and exit status 1."""
     args = _parser().parse_args(argv)
     try:
-        return args.run_verb(args)
+        # JAX's own threads are enough: with a second set in LAPACK factorisations take longer, on a busy machine far longer
+        with threadpool_limits(1, user_api="blas"):
+            return args.run_verb(args)
     except JaxmemError as error:
         print(f"jaxmem: {error}", file=sys.stderr)
         return 1

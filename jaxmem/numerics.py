@@ -27,6 +27,36 @@ def jitter(dtype: jnp.dtype) -> float:
     return 1e-10 if jnp.finfo(dtype).bits == 64 else 1e-6
 
 
+def inverse_lower(lower: Float[Array, "n n"], block: int = 128) -> Float[Array, "n n"]:
+    """Inverse of a lower triangular matrix, mostly by matrix products: faster than a solve with the identity.
+
+    Blocks on the diagonal are inverted together, by one call (several at a time can block one another on a processor), and
+    joined in pairs: the inverse of [[A, 0], [C, B]] is [[A^-1, 0], [-B^-1 C A^-1, B^-1]].
+
+    Example:
+        >>> inverse_lower(jnp.array([[2.0, 0.0], [1.0, 1.0]])).tolist()
+        [[0.5, 0.0], [-0.5, 1.0]]
+    """
+    n, parts = len(lower), 1
+    while parts * block < n:
+        parts *= 2
+    size = -(-n // parts)
+    padded = jnp.eye(parts * size, dtype=lower.dtype).at[:n, :n].set(lower)
+
+    def diagonal(count):
+        each = jnp.arange(count)
+        return padded.reshape(count, len(padded) // count, count, -1)[each, :, each]
+
+    identity = jnp.broadcast_to(jnp.eye(size, dtype=lower.dtype), (parts, size, size))
+    inverse = jax.lax.linalg.triangular_solve(diagonal(parts), identity, left_side=True, lower=True)
+    while len(inverse) > 1:
+        first, last = inverse[::2], inverse[1::2]
+        corner = last @ (diagonal(len(first))[:, size:, :size] @ first)
+        inverse = jnp.block([[first, jnp.zeros_like(first)], [-corner, last]])
+        size *= 2
+    return inverse[0, :n, :n]
+
+
 def bucket_size(n: int, smallest: int = 64, growth: int = 2) -> int:
     """The smallest of `smallest`, `growth` times that, ... that holds `n`, so that few programs are compiled.
 

@@ -244,6 +244,9 @@ def test_samples_have_the_posteriors_mean_and_covariance():
     )
     assert np.abs(np.cov(values.T) - full).max() < 0.1 * np.diag(full).max()
     assert np.allclose(gp.over(gp.mean, expansion, support), gp.over(gp.mean, posterior, support))
+    together = gp.derivatives_of(expansion, weights[:3], support[0] + 0.4)
+    one = jax.vmap(lambda w: gp.derivatives(gp.drawn(expansion, w), support[0] + 0.4))(weights[:3])
+    assert all(np.allclose(a, b, atol=1e-7) for a, b in zip(together, one))
 
 
 def test_sparse_equals_exact_where_all_points_are_inducing_and_nears_it_otherwise():
@@ -373,6 +376,10 @@ def test_noise_has_a_floor_a_ceiling_and_a_prior():
     assert float(learn(k, x, 100 * y, ceiling=jnp.array([50.0, 1.0])).scales[1]) <= 1.0 + 1e-9
     tiny = learn(k, x[:20], y[:20], spread=jnp.array([1.0, 1.0, 1.0]))
     assert np.isfinite(tiny.log_posterior)
+    noisy = y + jnp.asarray(np.random.default_rng(1).normal(0, 0.3, 60))
+    bound = {"floor": jnp.array([1.0, 0.0]), "spread": jnp.array([1.5, 1.0, 1.0])}
+    dozen, many = (learn(k, x, noisy / 3.0, steps=steps, **bound).kernel.variance for steps in (12, 60))
+    assert float(dozen) == pytest.approx(float(many), rel=0.05)  # a scale at its floor does not hold the others up
     bad = learn(k, x, y.at[0].set(jnp.nan))
     assert np.isnan(bad.log_posterior)
     with pytest.raises(ValueError, match="spreads"):

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmem.numerics import bucket_size, map_chunks, pad_to, safe_norm
+from jaxmem.numerics import bucket_size, inverse_lower, map_chunks, pad_to, safe_norm
 
 
 def test_safe_norm_at_zero_and_elsewhere():
@@ -30,3 +30,15 @@ def test_padding_keeps_rows_and_says_which():
     assert mask.tolist() == [True, True, True, False]
     with pytest.raises(ValueError, match="between 1 and 2 rows, got 3"):
         pad_to(np.arange(3), 2)
+
+
+@pytest.mark.parametrize("n", [1, 5, 128, 129, 300, 512])
+def test_a_triangular_matrix_is_inverted(n):
+    with jax.enable_x64(True):
+        lower = jnp.tril(np.random.default_rng(n).normal(0.0, 0.1, (n, n))) + 3.0 * jnp.eye(n)
+        inverse = jax.jit(inverse_lower)(lower)
+        assert np.allclose(inverse @ lower, np.eye(n), atol=1e-12)
+        assert np.array_equal(inverse, np.tril(inverse))
+        step = np.random.default_rng(0).normal(size=(n, n))
+        change = jax.jvp(inverse_lower, (lower,), (jnp.tril(step),))[1]
+        assert np.allclose(change, -inverse @ np.tril(step) @ inverse, atol=1e-8)

@@ -3,6 +3,7 @@
 from jaxmem.gp.expansion import Derivatives as Derivatives
 from jaxmem.gp.expansion import Expansion as Expansion
 from jaxmem.gp.expansion import derivatives as derivatives
+from jaxmem.gp.expansion import derivatives_of as derivatives_of
 from jaxmem.gp.expansion import gradient as gradient
 from jaxmem.gp.expansion import hessian as hessian
 from jaxmem.gp.expansion import mean as mean

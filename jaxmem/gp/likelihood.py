@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxmem.gp.kernels import Kernel
 from jaxmem.gp.posterior import Posterior, gram, trend_at
 from jaxmem.gp.trend import Trend, Zero
-from jaxmem.numerics import jitter
+from jaxmem.numerics import inverse_lower, jitter
 
 
 class Learnt(NamedTuple):
@@ -62,11 +62,12 @@ def learn(
     floor: Float[Array, " groups"],
     ceiling: Float[Array, " groups"],
     spread: Float[Array, " parameters"],
-    steps: int = 12,
+    start: Float[Array, " parameters"] | None = None,
+    steps: int | Int[Array, ""] = 12,
 ) -> Learnt:
     """The amplitude of the prior, and one factor for the noise of each group of values, at the largest posterior density.
 
-    Logarithms of all of them have normal priors around the start, so that few points end well too. Fisher scoring with
+    Logarithms of all of them have normal priors around zero, the kernel and noise given, so that few points end well too. Fisher scoring with
     Levenberg's damping: one factorisation a step, a dozen steps, the same program for every membrane under vmap.
 
     Arguments:
@@ -78,6 +79,7 @@ def learn(
         ceiling: largest scale of each group. Where all values of the other groups are zero, as on a surface, a function that
             is zero everywhere explains them without noise; the anchors' ceiling keeps that from being the likeliest.
         spread: standard deviations of the priors of log(amplitude) and of the logarithms of the scales.
+        start: log(amplitude) and logarithms of the scales at which to start, relative to `kernel` and `noise`; zeros when None.
         steps: of the optimiser.
 
     Raises:
@@ -108,7 +110,8 @@ def learn(
         amplitude = jnp.exp(2 * theta[0]) * shape
         covariance = amplitude + features @ features.T + jnp.diag(jnp.where(mask, scaled.sum(1), 1.0))
         factor = jnp.linalg.cholesky(covariance)
-        inverse = jax.scipy.linalg.cho_solve((factor, True), jnp.eye(n, dtype=x.dtype))
+        half = inverse_lower(factor)
+        inverse = half.T @ half
         w = inverse @ y
         value = -0.5 * y @ w - jnp.sum(jnp.log(jnp.diagonal(factor))) - 0.5 * jnp.sum((theta / spread) ** 2)
         # dK/dtheta: twice the kernel's part for the amplitude, twice the group's noise for a scale
@@ -125,16 +128,21 @@ def learn(
     def step(_, state):
         theta, best, damping = state
         value, slope, information = best
-        scaling = jnp.diag(jnp.diagonal(information))
-        move = jnp.linalg.solve(information + damping * scaling, slope)
+        # what is at a bound and pulled beyond it stays there, and the others move as if it were known
+        held = ((theta <= lowest) & (slope < 0)) | ((theta >= highest) & (slope > 0))
+        pull = jnp.where(held, 0.0, slope)
+        between = jnp.where(held[:, None] | held[None, :], 0.0, information) + jnp.diag(jnp.where(held, 1.0, 0.0))
+        move = jnp.linalg.solve(between + damping * jnp.diag(jnp.diagonal(between)), pull)
         proposal = jnp.clip(theta + jnp.clip(move, -1.0, 1.0), lowest, highest)
         trial = judge(proposal)
         better = trial[0] > value
         kept = jax.tree.map(lambda new, old: jnp.where(better, new, old), (proposal, trial), (theta, best))
         return *kept, jnp.where(better, damping * 0.3, damping * 5.0 + 0.01)
 
-    start = jnp.clip(jnp.zeros(groups + 1, x.dtype), lowest, highest)
-    theta, best, _ = jax.lax.fori_loop(0, steps, step, (start, judge(start), jnp.asarray(1e-3, x.dtype)))
+    start = jnp.clip(jnp.zeros(groups + 1, x.dtype) if start is None else start, lowest, highest)
+    # the first step goes nowhere, and finds what `judge` says of the start
+    unknown = jnp.asarray(-jnp.inf, x.dtype), jnp.zeros_like(start), jnp.eye(groups + 1, dtype=x.dtype)
+    theta, best, _ = jax.lax.fori_loop(0, 1 + steps, step, (start, unknown, jnp.asarray(1e-3, x.dtype)))
     good = jnp.isfinite(best[0]) & mask.any()
     theta = jnp.where(good, theta, start)
     error = jnp.sqrt(jnp.diagonal(jnp.linalg.inv(jnp.where(good, best[2], jnp.eye(groups + 1, dtype=x.dtype)))))

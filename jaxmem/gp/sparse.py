@@ -7,9 +7,10 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxmem.gp.kernels import Kernel
 from jaxmem.gp.posterior import Conditioned, gram, outcome, trend_at
 from jaxmem.gp.trend import Trend, Zero
-from jaxmem.numerics import jitter
+from jaxmem.numerics import inverse_lower, jitter
 
-_CHUNK = 1024  # data points at a time
+_CHUNK = 1024  # data points at a time, at most
+_BLOCK = 256  # rows of a triangular matrix at a time
 
 
 class SparsePosterior(Conditioned):
@@ -60,6 +61,19 @@ def inducing(x: Float[Array, "n d"], m: int, mask: Bool[Array, " n"] | None = No
     return jax.lax.fori_loop(1, m, step, (start, jnp.minimum(square(x[first]), blocked)))[0]
 
 
+def _times(lower: Float[Array, "m m"], right: Float[Array, "m n"]) -> Float[Array, "m n"]:
+    """Product with a lower triangular matrix, without most of the multiplications by zero."""
+    ends = range(_BLOCK, len(lower) + _BLOCK, _BLOCK)
+    return jnp.concatenate([lower[end - _BLOCK : end, :end] @ right[:end] for end in ends])
+
+
+def _square(a: Float[Array, "m n"]) -> Float[Array, "m m"]:
+    """a a^T below and on the diagonal, zero above."""
+    ends = range(_BLOCK, len(a) + _BLOCK, _BLOCK)
+    rows = [a[end - _BLOCK : end] @ a[:end].T for end in ends]
+    return jnp.tril(jnp.concatenate([jnp.pad(r, [(0, 0), (0, len(a) - r.shape[1])]) for r in rows]))
+
+
 def fit_sparse(
     kernel: Kernel,
     x: Float[Array, "n d"],
@@ -95,25 +109,27 @@ def fit_sparse(
     own = jax.vmap(trend.features)(z)
     ridge = jitter(x.dtype) * kernel.variance * jnp.eye(m, dtype=x.dtype)
     prior = jnp.linalg.cholesky(gram(kernel, z, z) + own @ own.T + ridge)
-    chunk = min(_CHUNK, n)
-    rows = -(-n // chunk) * chunk
+    chunks = -(-n // _CHUNK)
+    chunk = -(-n // chunks)
+    rows = chunks * chunk
     padded = [
         jnp.pad(a, [(0, rows - n)] + [(0, 0)] * (a.ndim - 1))
         for a in (x, features, jnp.where(mask, y - expected, 0.0), noise, mask)
     ]
-    blocks = [a.reshape(rows // chunk, chunk, *a.shape[1:]) for a in padded]
+    blocks = [a.reshape(chunks, chunk, *a.shape[1:]) for a in padded]
+    inverse = inverse_lower(prior)  # products with it take half the time of a triangular solve for every chunk
 
     def add(state, block):
         precision, pull = state
         points, basis, values, sigma, real = block
-        v = jax.scipy.linalg.solve_triangular(prior, gram(kernel, z, points) + own @ basis.T, lower=True)
+        v = _times(inverse, gram(kernel, z, points) + own @ basis.T)
         weight = jnp.where(real, 1.0 / jnp.where(real, sigma**2, 1.0), 0.0)
         scaled = v * jnp.sqrt(weight)
-        return (precision + scaled @ scaled.T, pull + v @ (weight * values)), None
+        return (precision + _square(scaled), pull + v @ (weight * values)), None
 
     start = jnp.eye(m, dtype=x.dtype), jnp.zeros(m, x.dtype)
     (precision, pull), _ = jax.lax.scan(add, start, tuple(blocks))
-    gain = jnp.linalg.cholesky(precision)
+    gain = jnp.linalg.cholesky(precision + jnp.tril(precision, -1).T)
     whitened = jax.scipy.linalg.cho_solve((gain, True), pull)
     weights = jax.scipy.linalg.solve_triangular(prior, whitened, lower=True, trans=1)
     return SparsePosterior(kernel, trend, z, own, weights, outcome(kernel, x, mask, weights), prior, gain)

@@ -28,8 +28,8 @@ def fit_mask(
     Arguments:
         mask: 0 is background. Any other value is membrane, or with `instances` the membrane's number.
         config: as for `segment`; preprocessing and network are not used, midlines are found by the mask's own thickness,
-            and its points count as independent, with `fit.least_noise` 0.3 unless that was changed. The labels are as thick
-            as the mask, unless `fit.thickness` says otherwise.
+            and its points count as independent, with `fit.least_noise` 0.3 and `fit.inducing` 2048 unless those were
+            changed. The labels are as thick as the mask, unless `fit.thickness` says otherwise.
         progress: told how far each stage is.
         instances: keep the mask's own grouping.
         filled: the mask covers whole compartments; their outlines are the membranes.
@@ -57,6 +57,8 @@ def fit_mask(
     # nor do the errors of its points agree as those of a network do; what is left is a voxel's width over the root of 12
     usual = config.fit.least_noise == FitConfig().least_noise
     fit = replace(config.fit, inflation=1.0, least_noise=0.3 if usual else config.fit.least_noise)
+    if fit.inducing == FitConfig().inducing:
+        fit = replace(fit, inducing=2048)  # points that are known better take more of them
     run.decide(f"the mask's points count as independent, with errors of at least {fit.least_noise} voxels")
     config = replace(config, fit=replace(fit, thickness=fit.thickness or thickness * mask.voxel_size))
     if instances:

