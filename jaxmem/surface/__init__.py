@@ -2,6 +2,7 @@
 
 from jaxmem.surface.geometry import curvatures as curvatures
 from jaxmem.surface.geometry import locate as locate
+from jaxmem.surface.geometry import position_sigma as position_sigma
 from jaxmem.surface.implicit import FitConfig as FitConfig
 from jaxmem.surface.implicit import Membrane as Membrane
 from jaxmem.surface.implicit import fit_membranes as fit_membranes

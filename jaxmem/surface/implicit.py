@@ -280,19 +280,25 @@ def _few(problem: _Problem) -> _Problem:
 def _batches(problems: dict[int, _Problem]):
     """Groups of membranes of one padded size with their arrays stacked; the last group is filled up by repetition.
 
-    A batch of few membranes bounds the memory and what is wasted on repetitions: on processors a batch gains nothing beyond
-    fewer calls. Sizes above `_EXACT`, for which the program is a sparse one whose cost is linear, grow by factors of four.
+    Sizes above `_EXACT`, for which the program is a sparse one whose cost is linear, grow by factors of four.
     """
-    rows = _EXACT if jax.default_backend() == "cpu" else 64 * _EXACT
     sizes = {i: bucket_size(len(p.x), 256) for i, p in problems.items()}
     sizes = {i: size if size <= _EXACT else bucket_size(size, 4 * _EXACT, 4) for i, size in sizes.items()}
     kinds = {i: (size, jax.tree.structure(problems[i].trend)) for i, size in sizes.items()}
     for size, kind in sorted(set(kinds.values()), key=str):
         members = [i for i, k in kinds.items() if k == (size, kind)]
-        most = max(1, rows // size) if len(members) > 1 else 1
+        most = _slots(size) if len(members) > 1 else 1
         for start in range(0, len(members), most):
             chunk = members[start : start + most]
             yield chunk, _stack([_padded(problems[i], size) for i in chunk], most)
+
+
+def _slots(size: int) -> int:
+    """How many problems of a size one program solves: one on a processor, where a batch gains nothing, as memory allows elsewhere.
+
+    A factor of 2,048 rows takes 32 MiB.
+    """
+    return 1 if jax.default_backend() == "cpu" else max(1, 64 * _EXACT // size)
 
 
 def _stack(rows: list, count: int):

@@ -25,7 +25,7 @@ class Field(NamedTuple):
     """f on a regular grid, interpolated: to hundredths of a voxel near the surface, roughly elsewhere.
 
     Attributes:
-        values: samples.
+        values: samples, in single precision.
         origin: (d,) voxel coordinates of the first sample.
         step: spacing in voxels.
     """
@@ -105,14 +105,14 @@ def sample(membrane: Membrane, most: int = 80, least: float = 1.25) -> Field:
     # what a cell that is crossed is interpolated from reaches five cells
     near = np.abs(values) <= maximum_filter(slope, 3) * (5.0 * step + 0.5)
     values[near] = map_chunks(lambda p: _means(membrane.posterior, p), low + 2.0 * step * np.argwhere(near), _CHUNK)
-    return Field(_halved(values), membrane.low, step)
+    return Field(_halved(values.astype(np.float32)), membrane.low, step)
 
 
 def _halved(values: np.ndarray) -> np.ndarray:
     """Cubic interpolation to a grid of half the spacing along every axis."""
     for axis in range(values.ndim):
         values = np.moveaxis(values, axis, 0)
-        fine = np.empty((2 * len(values) - 1, *values.shape[1:]))
+        fine = np.empty((2 * len(values) - 1, *values.shape[1:]), values.dtype)
         fine[::2] = values
         ends = [2 * values[:1] - values[1:2], values, 2 * values[-1:] - values[-2:-1]]
         outer = np.concatenate(ends)
