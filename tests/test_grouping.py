@@ -139,6 +139,17 @@ def test_orientation_is_consistent_on_a_sphere():
     assert (side > 0).all() or (side < 0).all()
 
 
+def test_orientation_agrees_across_gaps():
+    rng = np.random.default_rng(4)
+    yx = rng.uniform(0, 100, (1500, 2))
+    yx = yx[(np.abs(yx[:, 0] - 40) > 9) & (np.abs(yx[:, 1] - 65) > 9)]  # four pieces, farther apart than neighbours
+    slope = 0.5 * np.cos(yx[:, 1] / 20)
+    normals = np.c_[np.ones(len(yx)), 0 * slope, -slope] * rng.choice([-1.0, 1.0], (len(yx), 1))
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    out = orient(np.c_[10 * np.sin(yx[:, 1] / 20), yx], normals)
+    assert abs(np.sign(out[:, 0]).sum()) == len(yx)
+
+
 def test_even_thinning():
     points = np.random.default_rng(3).uniform(0, 50, (5000, 3))
     chosen = evenly(points, 300)

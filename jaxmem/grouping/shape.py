@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
+from scipy.sparse.csgraph import breadth_first_order, connected_components, minimum_spanning_tree
 from scipy.spatial import cKDTree
 
 from jaxmem import ellipse as ell
@@ -101,25 +101,40 @@ def describe(points: np.ndarray, normals: np.ndarray, volume_shape: tuple[int, .
 
 
 def orient(points: Float[np.ndarray, "n d"], normals: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
-    """Give neighbouring normals the same sign, along the minimum spanning tree of the neighbour graph (Hoppe et al. 1992)."""
+    """Give neighbouring normals the same sign, along the minimum spanning tree of the neighbour graph (Hoppe et al. 1992).
+
+    Pieces that have no neighbours in common are joined where they come closest, so that a gap does not part the two sides.
+    """
     n = len(points)
     if n < 3:
         return normals
     near = cKDTree(points).query(points, k=min(9, n))[1]
-    rows, columns = np.repeat(np.arange(n), near.shape[1] - 1), near[:, 1:].ravel()
-    cosine = np.abs((normals[rows] * normals[columns]).sum(1))
-    gap = np.linalg.norm(points[rows] - points[columns], axis=1)
-    tree = minimum_spanning_tree(coo_matrix((gap * (1.05 - cosine) + 1e-6, (rows, columns)), shape=(n, n)))
-    out, done = normals.copy(), np.zeros(n, bool)
-    for start in range(n):
-        if done[start]:
-            continue
-        order, parent = breadth_first_order(tree, start, directed=False)
-        done[order] = True
-        for i in order[1:]:
-            if out[i] @ out[parent[i]] < 0:
-                out[i] = -out[i]
+    edges = np.stack([np.repeat(np.arange(n), near.shape[1] - 1), near[:, 1:].ravel()])
+    while True:
+        cosine = np.abs((normals[edges[0]] * normals[edges[1]]).sum(1))
+        gap = np.linalg.norm(points[edges[0]] - points[edges[1]], axis=1)
+        graph = coo_matrix((gap * (1.05 - cosine) + 1e-6, edges), shape=(n, n))
+        pieces, piece = connected_components(graph, directed=False)
+        if pieces == 1:
+            break
+        edges = np.concatenate([edges, _bridges(points, piece)], 1)
+    order, parent = breadth_first_order(minimum_spanning_tree(graph), 0, directed=False)
+    out = normals.copy()
+    for i in order[1:]:
+        if out[i] @ out[parent[i]] < 0:
+            out[i] = -out[i]
     return out
+
+
+def _bridges(points: np.ndarray, piece: np.ndarray) -> np.ndarray:
+    """(2, m) indices: from each piece to the point of another that is closest to it."""
+    pairs = []
+    for number in range(piece.max() + 1):
+        own, rest = np.flatnonzero(piece == number), np.flatnonzero(piece != number)
+        gap, other = cKDTree(points[rest]).query(points[own])
+        first = int(np.argmin(gap))
+        pairs.append((own[first], rest[other[first]]))
+    return np.array(pairs).T
 
 
 def roughness(points: Float[np.ndarray, "n d"], neighbours: int = 24) -> float:
