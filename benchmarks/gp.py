@@ -1,7 +1,7 @@
 """Implicit surface of N noisy points beside its peers, in one run: `python benchmarks/gp.py [--sizes N ...] [--cells 64 128]`.
 
 Points on a bumpy closed surface of mean radius 40 voxels with 0.3 voxel of noise, anchors by rays. Every method gets the same
-points and anchors, and evaluates on a grid of so many cells along the longest side (jaxmem near the surface only); SciPy's
+points and anchors, and evaluates on a grid of so many cells along the longest side (jaxmem at every second node near the surface, and interpolates); SciPy's
 smoothing is what makes its cubic RBF the same function, and GPyTorch is given the same kernel and noise. Medians of `--repeats`
 runs after one that compiles; the peers run once, on the coarse grid only SciPy's local RBF and, up to 2,000 points, scikit-learn and
 GPyTorch. Errors are those of the mesh's vertices along the ray, in voxels. `--batch` fits 100 membranes at once instead;

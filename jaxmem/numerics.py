@@ -33,6 +33,10 @@ def inverse_lower(lower: Float[Array, "n n"], block: int = 128) -> Float[Array, 
     Blocks on the diagonal are inverted together, by one call (several at a time can block one another on a processor), and
     joined in pairs: the inverse of [[A, 0], [C, B]] is [[A^-1, 0], [-B^-1 C A^-1, B^-1]].
 
+    Arguments:
+        lower: (n, n), zero above the diagonal, which holds no zero; any n.
+        block: largest number of rows inverted without products.
+
     Example:
         >>> inverse_lower(jnp.array([[2.0, 0.0], [1.0, 1.0]])).tolist()
         [[0.5, 0.0], [-0.5, 1.0]]

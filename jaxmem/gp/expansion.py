@@ -86,11 +86,11 @@ def derivatives_of(function: Expansion, weights: Float[Array, "draws n"], point:
 
     Arguments:
         function: whose kernel, trend and points are used.
-        weights: in place of the function's own.
-        point: voxels.
+        weights: (draws, n) in place of the function's own, as `sample` gives them.
+        point: (d,) voxels.
 
     Returns:
-        Derivatives with a leading axis, one for each row of weights.
+        Values (draws,), gradients (draws, d) and second derivatives (draws, d, d); of a signed distance, voxels, 1 and 1/voxel.
     """
     kernel, x = function.kernel, function.x
     n, d = x.shape

@@ -104,6 +104,13 @@ def orient(points: Float[np.ndarray, "n d"], normals: Float[np.ndarray, "n d"]) 
     """Give neighbouring normals the same sign, along the minimum spanning tree of the neighbour graph (Hoppe et al. 1992).
 
     Pieces that have no neighbours in common are joined where they come closest, so that a gap does not part the two sides.
+
+    Arguments:
+        points: voxels, finite.
+        normals: unit normals, any sign.
+
+    Returns:
+        The normals, some of them reversed.
     """
     n = len(points)
     if n < 3:

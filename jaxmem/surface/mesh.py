@@ -86,7 +86,7 @@ def sample(membrane: Membrane, most: int = 80, least: float = 1.25) -> Field:
     """Sample f on a grid over the membrane's box.
 
     f is evaluated at every fourth node, at every second one near the zero level set, and interpolated to the rest by cubic
-    polynomials. Near the level set that moves it by 0.006 voxels RMS at a step of 0.8, by 0.02 at 1.6: f has no structure
+    polynomials. That moves the level set by 0.006 voxels RMS at a step of 0.8, by 0.02 to 0.03 at 1.6: f has no structure
     finer than the distance of the points; `extract` then moves every vertex onto the level set of f itself. How near is near
     is judged from the slope of f, which is one only where the data say so.
 
