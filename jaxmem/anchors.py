@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxmem.ellipse import Ellipse, distance, semi_axes
+from jaxmem.ellipse import Quadric, distance
 from jaxmem.numerics import safe_norm
 from jaxmem.types import Scalar
 
@@ -71,7 +71,7 @@ def sphere_directions(n: int, d: int) -> Float[Array, "n d"]:
     return jnp.stack([height, radius * jnp.sin(angle), radius * jnp.cos(angle)], -1)
 
 
-def by_ellipsoid(ellipse: Ellipse, n: int, alpha: float = 1.2, relative_sigma: float = 0.3) -> Anchors:
+def by_ellipsoid(ellipse: Quadric, n: int, alpha: float = 1.2, relative_sigma: float = 0.3) -> Anchors:
     """Anchors sampled quasi-uniformly on an enclosing ellipsoid and on one within (paper, Section 5.2).
 
     The ellipsoids are the fitted one scaled by alpha and by 2 - alpha; values are distances to the fitted one.
@@ -86,8 +86,8 @@ def by_ellipsoid(ellipse: Ellipse, n: int, alpha: float = 1.2, relative_sigma: f
         ValueError: if alpha is not between 1 and 2.
     """
     _check(alpha, "by_ellipsoid")
-    lengths, axes = semi_axes(ellipse)
-    ray = (sphere_directions(n, ellipse.centre.shape[0]).astype(lengths.dtype) * lengths) @ axes
+    axes = ellipse.semi_axes
+    ray = (sphere_directions(n, ellipse.centre.shape[0]).astype(axes.dtype) * axes) @ ellipse.rotation
     points = jnp.concatenate([ellipse.centre + alpha * ray, ellipse.centre + (2.0 - alpha) * ray])
     values = jax.vmap(lambda p: distance(ellipse, p))(points)
     return Anchors(points, values, relative_sigma * jnp.abs(values))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxmem import anchors, gp
-from jaxmem.ellipse import Ellipse
+from jaxmem.ellipse import ball, from_stretch
 
 
 def test_rays_lie_where_the_paper_says():
@@ -23,7 +23,7 @@ def test_rays_lie_where_the_paper_says():
 @pytest.mark.parametrize("d", [2, 3])
 def test_ellipsoid_anchors_enclose(d):
     axes = jnp.array([10.0, 15.0, 20.0][:d])
-    a = anchors.by_ellipsoid(Ellipse(jnp.zeros(d), jnp.diag(1 / axes)), 50)
+    a = anchors.by_ellipsoid(from_stretch(jnp.zeros(d), jnp.diag(axes)), 50)
     level = np.linalg.norm(a.points / axes, axis=1)
     assert np.allclose(level[:50], 1.2, rtol=1e-4)
     assert np.allclose(level[50:], 0.8, rtol=1e-4)
@@ -36,7 +36,7 @@ def test_alpha_out_of_range(alpha):
     with pytest.raises(ValueError, match="alpha"):
         anchors.by_rays(jnp.ones((1, 3)), jnp.zeros(3), alpha)
     with pytest.raises(ValueError, match="alpha"):
-        anchors.by_ellipsoid(Ellipse(jnp.zeros(3), jnp.eye(3)), 4, alpha)
+        anchors.by_ellipsoid(ball(jnp.zeros(3), 1.0), 4, alpha)
 
 
 def test_directions_are_even():

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxmem.ellipse import Ellipse
+from jaxmem.ellipse import Quadric, triangular
 
 
 class Trend(eqx.Module):
@@ -50,19 +50,20 @@ class Ellipsoid(Trend):
     size, all with standard deviation `spread`: what deviates from any ellipsoid is left to the kernel.
 
     Example:
-        >>> sphere = Ellipsoid(Ellipse(jnp.zeros(3), jnp.eye(3) / 10.0), jnp.array(0.2))
+        >>> from jaxmem.ellipse import ball
+        >>> sphere = Ellipsoid(ball(jnp.zeros(3), 10.0), jnp.array(0.2))
         >>> round(float(sphere.value(jnp.array([12.0, 0.0, 0.0]))), 6), sphere.features(jnp.ones(3)).shape
         (2.0, (9,))
     """
 
-    ellipse: Ellipse
+    ellipse: Quadric
     spread: Float[Array, ""]
 
     def _distance(self, theta, point):
         d = point.shape[0]
         size = self._size()
         centre = self.ellipse.centre + size * theta[:d]
-        shape = self.ellipse.shape.at[jnp.tril_indices(d)].add(theta[d:] / size)
+        shape = triangular(self.ellipse).at[jnp.tril_indices(d)].add(theta[d:] / size)
         mapped = shape @ (point - centre)
         slope = shape.T @ mapped
         floor = jnp.finfo(point.dtype).tiny ** 0.5
@@ -70,7 +71,7 @@ class Ellipsoid(Trend):
         return (q - 1.0) * q / jnp.sqrt(jnp.sum(slope**2) + floor / size**2)
 
     def _size(self):
-        return 1.0 / jnp.abs(jnp.prod(jnp.diagonal(self.ellipse.shape))) ** (1.0 / self.ellipse.centre.shape[0])
+        return jnp.exp(jnp.mean(jnp.log(self.ellipse.semi_axes)))
 
     def _zero(self, point):
         d = point.shape[0]

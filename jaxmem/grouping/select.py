@@ -60,7 +60,7 @@ class Region(NamedTuple):
 
 def is_closed(shape: Shape, config: SelectConfig) -> bool:
     """A surface all around a centre, as far as it can be seen."""
-    axes = 1.0 / np.linalg.svd(np.asarray(shape.ellipse.shape), compute_uv=False)
+    axes = np.asarray(shape.ellipse.semi_axes)
     # a flat disc of stray points covers an ellipsoid, too
     solid = axes.min() >= max(3.0, config.least_aspect * axes.max())
     fits = bool(solid) and shape.sigma <= max(2.0, 0.12 * float(axes.min()))

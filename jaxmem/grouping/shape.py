@@ -26,7 +26,7 @@ class Shape(NamedTuple):
         radial: median |cos| between the points' normals and the ellipsoid's.
     """
 
-    ellipse: ell.Ellipse
+    ellipse: ell.Quadric
     sigma: float
     seen: float
     expected: float
@@ -37,7 +37,13 @@ class Shape(NamedTuple):
 def _fit(points, mask):
     """The better of two starts: with the caps missing, elongated ellipsoids are local minima."""
     starts = jax.tree.map(lambda *a: jnp.stack(a), ell.moments(points, mask), ell.sphere_through(points, mask))
-    results = jax.vmap(lambda start: ell.fit(points, mask, start, prior_sigma=3.0, noise=2.0, iterations=60))(starts)
+
+    def from_start(start):
+        size = start.semi_axes.mean()
+        prior = ell.near(start, 3.0 * size, 3.0 * size)  # hardly a prior: it keeps what is not seen finite
+        return ell.fit(points, mask, prior=prior, loss="cauchy", noise=0.85, iterations=30)
+
+    results = jax.vmap(from_start)(starts)
     return jax.tree.map(lambda a: a[jnp.argmin(results.cost)], results)
 
 
@@ -60,13 +66,13 @@ def evenly(points: Float[np.ndarray, "n d"], most: int) -> np.ndarray:
     return np.sort(chosen)
 
 
-def distances(ellipse: ell.Ellipse, points: np.ndarray) -> np.ndarray:
-    """Signed first-order distances of many points to an ellipse, voxels."""
+def distances(ellipse: ell.Quadric, points: np.ndarray) -> np.ndarray:
+    """Signed distances of many points to an ellipse, voxels."""
     padded, mask = pad_to(np.asarray(points, np.float32), bucket_size(len(points)))
     return np.asarray(_distances(ellipse, padded))[mask]
 
 
-def directions(ellipse: ell.Ellipse, points: np.ndarray) -> np.ndarray:
+def directions(ellipse: ell.Quadric, points: np.ndarray) -> np.ndarray:
     """Unit normals of the ellipse's level sets at many points."""
     padded, mask = pad_to(np.asarray(points, np.float32), bucket_size(len(points)))
     slope = np.asarray(_slopes(ellipse, padded))[mask]
@@ -87,9 +93,8 @@ def describe(points: np.ndarray, normals: np.ndarray, volume_shape: tuple[int, .
     padded, mask = pad_to(points[chosen].astype(np.float32), 1024)
     result = _fit(padded, mask)
     ellipse = jax.tree.map(np.asarray, result.ellipse)
-    lengths, axes = (np.asarray(a) for a in ell.semi_axes(ellipse))
     directions_ = np.asarray(sphere_directions(60 if d == 2 else 400, d))
-    surface = ellipse.centre + (directions_ * lengths) @ axes
+    surface = ellipse.centre + (directions_ * ellipse.semi_axes) @ np.asarray(ellipse.rotation)
     reach = 2.0 * float(result.sigma) + 2.5
     covered = np.isfinite(cKDTree(points).query(surface, distance_upper_bound=reach)[0])
     inside = ((surface >= 1) & (surface <= np.array(volume_shape) - 2)).all(1)

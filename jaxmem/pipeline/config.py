@@ -51,11 +51,19 @@ class MidlineConfig:
 
 @dataclass(frozen=True)
 class EllipseConfig:
-    """Pruning and recovery slice by slice (paper, Section 5.1); `tolerance` in voxels, `change` relative from slice to slice."""
+    """Pruning and recovery slice by slice (paper, Section 5.1).
+
+    Attributes:
+        enabled: whether closed membranes are pruned and completed at all.
+        tolerance: points within so many voxels of their ellipse stay, and others come back.
+        change: relative standard deviation of an ellipse's change from slice to slice.
+        least_probability: smoothed membrane probability of points that come back; lower than `midline.threshold`.
+    """
 
     enabled: bool = True
     tolerance: float = 2.5
-    change: float = 0.1
+    change: float = 0.05
+    least_probability: float = 0.2
 
 
 @dataclass(frozen=True)
@@ -104,6 +112,8 @@ def _checked(config: Config, path: str) -> Config:
         (f.curvature_radius >= 0, "fit.curvature_radius must not be negative"),
         (config.midline.sigma > 0, "midline.sigma must be positive"),
         (0 < config.midline.threshold < 1, "midline.threshold must lie between 0 and 1"),
+        (config.ellipse.tolerance > 0 and config.ellipse.change > 0, "ellipse's lengths must be positive"),
+        (0 < config.ellipse.least_probability < 1, "ellipse.least_probability must lie between 0 and 1"),
         (config.merge.link > 0 and config.merge.gap > 0, "merge's distances must be positive"),
         (config.preprocess.z_sigma >= 0, "preprocess.z_sigma must not be negative"),
     ]

@@ -52,6 +52,7 @@ def fit_mask(
     sigma = float(np.clip(0.45 * thickness, 0.8, 4.0))
     run.decide(f"the mask's membranes are about {thickness:.1f} voxels thick; midlines are smoothed by {sigma:.2f}")
     config = replace(config, midline=replace(config.midline, threshold=0.3 if thickness >= 2 else 0.2))
+    config = replace(config, ellipse=replace(config.ellipse, enabled=False))  # what the mask says, stands
     # a mask's ridge has no probability to go by
     config = replace(config, select=replace(config.select, least_open_probability=0.0))
     # nor do the errors of its points agree as those of a network do; what is left is a voxel's width over the root of 12

@@ -10,68 +10,95 @@ from jaxmem.numerics import bucket_size
 from jaxmem.pipeline.config import Config
 from jaxmem.pipeline.record import Run
 
+_ROW = 96  # points a slice is fitted with
+_TOGETHER = 8  # membranes fitted at a time
+_BEYOND = 4  # slices above and below a membrane's own in which points may come back
+_REACH = 12.0  # voxels between a point that comes back and one that is there: ellipses do not reach across to other membranes
+
 
 def prune_and_recover(line: Midline, regions: list[Region], config: Config, run: Run) -> list[Region]:
-    """Ellipse stage: in each slice an ellipse, warm-started from the neighbour; points far from it go, near ones come back.
+    """In each slice an ellipse, held by those of the neighbouring slices; points far from it go, near ones come back.
 
-    Only closed membranes that an ellipse describes take part (paper, Section 5.1).
+    Only closed membranes that an ellipse describes take part.
+
+    Arguments:
+        line: midline points, those too faint for the grouping included: they may come back.
+        regions: membranes; their members are rows of `line`.
+        config: `config.ellipse`; errors of neighbouring points agree as `config.fit.inflation` says.
+        run: told what changed.
+
+    Returns:
+        The regions with new members.
     """
-    if line.points.shape[1] != 3 or not config.ellipse.enabled:
+    closed = [k for k, region in enumerate(regions) if region.closed]
+    if line.points.shape[1] != 3 or not config.ellipse.enabled or not closed:
         return regions
-    taken = np.zeros(len(line.points), int)
-    for number, region in enumerate(regions, 1):
-        taken[region.members] = number
-    with run.stage("ellipses", len(regions)) as step:
-        for number, region in enumerate(regions, 1):
-            if region.closed:
-                gone, back = _one_sequence(line, taken, number, config)
-                if gone or back:
-                    run.decide(f"membrane {number}: ellipses pruned {gone} points and recovered {back}")
-            step(number)
-    return [r._replace(members=np.flatnonzero(taken == k)) for k, r in enumerate(regions, 1)]
-
-
-_sequence = jax.jit(lambda points, mask, change: ell.fit_sequence(points, mask, prior_sigma=change, noise=1.0))
-_distance_rows = jax.jit(jax.vmap(jax.vmap(ell.distance, (None, 0))))
-_ROW = 96  # points a slice is fitted with
-
-
-def _one_sequence(line: Midline, taken: np.ndarray, number: int, config: Config) -> tuple[int, int]:
-    mine = taken == number
     planes = line.voxels[:, 0]
-    first, last = int(planes[mine].min()), int(planes[mine].max())
-    rows = bucket_size(last - first + 1, 32)
-    points, mask = np.zeros((rows, _ROW, 2), np.float32), np.zeros((rows, _ROW), bool)
-    for z in range(first, last + 1):
-        index = np.flatnonzero(mine & (planes == z))
-        index = index[np.linspace(0, len(index) - 1, min(len(index), _ROW)).astype(int)] if len(index) else index
-        points[z - first, : len(index)] = line.points[index, 1:]
-        mask[z - first, : len(index)] = True
-    fits = _sequence(points, mask, config.ellipse.change)
-    # far from the slice with most points an ellipse through few points means little: only trusted slices decide
-    trusted = np.asarray(fits.success) & (mask.sum(1) >= 12)
-    tolerance = np.maximum(config.ellipse.tolerance, 3.0 * np.nan_to_num(np.asarray(fits.sigma), nan=np.inf))
-    tolerance = np.where(tolerance > 3.0 * config.ellipse.tolerance, np.inf, tolerance)  # no ellipse: leave it alone
-    inside = (planes >= first) & (planes <= last)
-    candidates = np.flatnonzero(inside & (mine | (taken == 0)))
-    row = planes[candidates] - first
+    owner = np.zeros(len(line.points), int)
+    for number, k in enumerate(closed, 1):
+        owner[regions[k].members] = number
+    free = owner == 0
+    for k in set(range(len(regions))) - set(closed):
+        free[regions[k].members] = False
+    first, last = (int(reach) for reach in (planes[owner > 0].min(), planes[owner > 0].max()))
+    first -= _BEYOND
+    rows = bucket_size(last + _BEYOND + 1 - first, 32)
+    with run.stage("ellipses", len(closed) + 1) as step:
+        fits = _sequences(line.points, planes - first, owner, len(closed), rows, config, step)
+        asked = np.flatnonzero((owner > 0) | (free & (planes >= first) & (planes <= last + _BEYOND)))
+        answer = owner.copy()
+        answer[asked] = _ask(fits, line, asked, planes[asked] - first, owner[asked], rows, config)
+    members = [region.members for region in regions]
+    for number, k in enumerate(closed, 1):
+        mine = owner == number
+        gone = mine & (answer != number)
+        if gone.sum() > 0.5 * mine.sum():
+            continue  # then the ellipses are wrong, not the points
+        span = planes[mine].min() - _BEYOND, planes[mine].max() + _BEYOND
+        back = np.flatnonzero((answer == number) & (owner == 0) & (planes >= span[0]) & (planes <= span[1]))
+        back = back[cKDTree(line.points[mine]).query(line.points[back])[0] <= _REACH]
+        members[k] = np.sort(np.concatenate([np.flatnonzero(mine & ~gone), back]))
+        if gone.any() or len(back):
+            run.decide(f"membrane {k + 1}: ellipses pruned {gone.sum()} points and recovered {len(back)}")
+    return [r._replace(members=m) for r, m in zip(regions, members)]
+
+
+_fit = jax.jit(jax.vmap(lambda points, mask, change: ell.fit_sequence(points, mask, change=change), (0, 0, None)))
+_select = jax.jit(lambda *a: ell.select(*a[:4], tolerance=a[4], least_probability=a[5]))
+
+
+def _sequences(points, row, owner, count: int, rows: int, config: Config, step) -> ell.EllipseFit:
+    """Ellipses of all membranes in all slices, on the host; leading axes (membranes up to a multiple of `_TOGETHER`, rows)."""
+    parts = []
+    for start in range(1, count + 1, _TOGETHER):
+        padded = np.zeros((_TOGETHER, rows, _ROW, 2), np.float32)
+        mask = np.zeros((_TOGETHER, rows, _ROW), bool)
+        for number in range(start, min(start + _TOGETHER, count + 1)):
+            mine = np.flatnonzero(owner == number)
+            mine = mine[np.argsort(row[mine], kind="stable")]
+            for index in np.split(mine, np.flatnonzero(np.diff(row[mine])) + 1):
+                some = index[np.linspace(0, len(index) - 1, min(len(index), _ROW)).astype(int)]
+                padded[number - start, row[index[0]], : len(some)] = points[some, 1:]
+                mask[number - start, row[index[0]], : len(some)] = True
+        parts.append(jax.tree.map(np.asarray, _fit(padded, mask, config.ellipse.change)))
+        step(min(start + _TOGETHER - 1, count))
+    fits = jax.tree.map(lambda *a: np.concatenate(a), *parts)
+    return fits._replace(covariance=config.fit.inflation**2 * fits.covariance)
+
+
+def _ask(fits, line: Midline, asked, row, owner, rows: int, config: Config) -> np.ndarray:
+    """The owner of each point that is asked about, after `ellipse.select`."""
     order = np.argsort(row, kind="stable")
-    candidates, row = candidates[order], row[order]
     counts = np.bincount(row, minlength=rows)
-    width = bucket_size(int(counts.max()), 128)
     place = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
-    grid = np.zeros((rows, width, 2), np.float32)
-    grid[row, place] = line.points[candidates, 1:]
-    far = np.abs(np.asarray(_distance_rows(fits.ellipse, grid))[row, place])
-    decides = trusted[row] & np.isfinite(tolerance[row])
-    gone = candidates[decides & mine[candidates] & (far > tolerance[row])]
-    # a recovered point also has to be near one that is already there: ellipses do not reach across to other membranes
-    back = candidates[decides & ~mine[candidates] & (far <= config.ellipse.tolerance)]
-    if len(back):
-        near = cKDTree(line.points[mine]).query(line.points[back])[0] <= 12.0
-        back = back[near]
-    if len(gone) > 0.5 * mine.sum():
-        return 0, 0  # then the ellipses are wrong, not the points
-    taken[gone] = 0
-    taken[back] = number
-    return len(gone), len(back)
+    width = bucket_size(int(counts.max()), 128)
+    points = np.zeros((rows, width, 2), np.float32)
+    owners = np.full((rows, width), -1, np.int32)
+    probability = np.zeros((rows, width), np.float32)
+    where = row[order], place
+    points[where], owners[where] = line.points[asked[order], 1:], owner[order]
+    probability[where] = line.weight[asked[order]]
+    new = _select(fits, points, owners, probability, config.ellipse.tolerance, config.ellipse.least_probability)
+    answer = np.empty(len(row), int)
+    answer[order] = np.asarray(new)[where]
+    return answer

@@ -118,16 +118,23 @@ def predict(tomogram: Tomogram, config: Config, run: Run) -> tuple[np.ndarray, n
 def group(
     probability: np.ndarray, sigma: float, voxel_size: float, config: Config, run: Run
 ) -> tuple[Midline, list[Region]]:
-    """Grouping stage: midline points, regions, membranes (paper, Section 4.2)."""
+    """Grouping stage: midline points, regions, membranes (paper, Section 4.2).
+
+    The midline holds fainter points, too, where ellipses may ask for them; regions are made without those.
+    """
     volume = probability.mean(0, dtype=np.float32) if is_flat(probability.shape) else probability
+    threshold = config.midline.threshold
+    recover = config.ellipse.enabled and not is_flat(probability.shape)
     with run.stage("grouping", 3) as step:
-        line = midline(volume, sigma, config.midline.threshold)
+        line = midline(volume, sigma, min(threshold, config.ellipse.least_probability) if recover else threshold)
+        clear = np.flatnonzero(line.weight > threshold)
+        bright = Midline(*(a[clear] for a in line))
         step(1)
-        region = merge_regions(line.points, line.normals, voxel_size, config.merge)
+        region = merge_regions(bright.points, bright.normals, voxel_size, config.merge)
         step(2)
-        regions = select_membranes(line, region, volume.shape, voxel_size, config.select, run.decide)
-    run.decide(f"{len(line.points)} midline points in {region.max(initial=0)} regions; {len(regions)} membranes")
-    return line, regions
+        regions = select_membranes(bright, region, volume.shape, voxel_size, config.select, run.decide)
+    run.decide(f"{len(clear)} midline points in {region.max(initial=0)} regions; {len(regions)} membranes")
+    return line, [r._replace(members=clear[r.members]) for r in regions]
 
 
 def surfaces(

@@ -1,0 +1,34 @@
+"""Ellipses and ellipsoids: geometry, robust fits, sequences of slices, selection of pixels (paper, 4.3.1 and 5.1)."""
+
+from jaxmem.ellipse.fitting import Bounds as Bounds
+from jaxmem.ellipse.fitting import Code as Code
+from jaxmem.ellipse.fitting import EllipseFit as EllipseFit
+from jaxmem.ellipse.fitting import Errors as Errors
+from jaxmem.ellipse.fitting import Prior as Prior
+from jaxmem.ellipse.fitting import boundary_sigma as boundary_sigma
+from jaxmem.ellipse.fitting import errors as errors
+from jaxmem.ellipse.fitting import fit as fit
+from jaxmem.ellipse.fitting import moments as moments
+from jaxmem.ellipse.fitting import near as near
+from jaxmem.ellipse.fitting import sphere_through as sphere_through
+from jaxmem.ellipse.geometry import Ellipse as Ellipse
+from jaxmem.ellipse.geometry import Ellipsoid as Ellipsoid
+from jaxmem.ellipse.geometry import Quadric as Quadric
+from jaxmem.ellipse.geometry import area as area
+from jaxmem.ellipse.geometry import ball as ball
+from jaxmem.ellipse.geometry import boundary as boundary
+from jaxmem.ellipse.geometry import conic as conic
+from jaxmem.ellipse.geometry import distance as distance
+from jaxmem.ellipse.geometry import foot as foot
+from jaxmem.ellipse.geometry import from_conic as from_conic
+from jaxmem.ellipse.geometry import from_parameters as from_parameters
+from jaxmem.ellipse.geometry import from_stretch as from_stretch
+from jaxmem.ellipse.geometry import parameters as parameters
+from jaxmem.ellipse.geometry import perimeter as perimeter
+from jaxmem.ellipse.geometry import raster as raster
+from jaxmem.ellipse.geometry import stretch as stretch
+from jaxmem.ellipse.geometry import triangular as triangular
+from jaxmem.ellipse.geometry import volume as volume
+from jaxmem.ellipse.sequence import fit_nested as fit_nested
+from jaxmem.ellipse.sequence import fit_sequence as fit_sequence
+from jaxmem.ellipse.selection import select as select

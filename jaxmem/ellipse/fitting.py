@@ -1,0 +1,273 @@
+"""One robust fit of an ellipse or an ellipsoid to points, with a prior, bounds, error bars and a result code."""
+
+from enum import IntEnum
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxmem.ellipse.descent import LOSSES, Problem, inverse, minimise, summary
+from jaxmem.ellipse.geometry import Quadric, ball, distance, from_parameters, from_stretch, parameters
+from jaxmem.types import Scalar
+
+
+class Code(IntEnum):
+    """How a fit ended; only OK is a success."""
+
+    OK = 0
+    TOO_FEW_POINTS = 1
+    TOO_SMALL = 2
+    """A semi-axis is at its lower bound or less than twice `sigma`: the points are nearly one point, or lie along a line."""
+    UNDETERMINED = 3
+    """The arc is too short or too straight: a semi-axis grew to its upper bound, or its error exceeds half of it."""
+    NOT_CONVERGED = 4
+    NOT_FINITE = 5
+
+
+class Prior(NamedTuple):
+    """A normal distribution of the parameters (see `parameters`) around an ellipse.
+
+    Attributes:
+        ellipse: the mean.
+        covariance: (p, p), voxels^2.
+    """
+
+    ellipse: Quadric
+    covariance: Float[Array, "p p"]
+
+
+class Bounds(NamedTuple):
+    """Limits within which a fit stays.
+
+    Attributes:
+        semi_axes: least and greatest, voxels.
+        centre: lowest and highest corner of a box, voxels.
+    """
+
+    semi_axes: Float[Array, " 2"]
+    centre: Float[Array, "2 d"]
+
+
+class EllipseFit(NamedTuple):
+    """A fitted ellipse or ellipsoid.
+
+    Attributes:
+        ellipse: the estimate; what came out even where `code` is not OK.
+        code: a `Code`.
+        sigma: standard deviation of the points about the ellipse, voxels, robust.
+        covariance: of `parameters(ellipse)`, voxels^2, for points whose errors are independent.
+        cost: what was minimised, over noise^2.
+    """
+
+    ellipse: Quadric
+    code: Int[Array, ""]
+    sigma: Float[Array, ""]
+    covariance: Float[Array, "p p"]
+    cost: Float[Array, ""]
+
+    @property
+    def success(self) -> Bool[Array, ""]:
+        """Whether the code is OK."""
+        return self.code == Code.OK
+
+
+class Errors(NamedTuple):
+    """Standard deviations of an ellipse's parameters: voxels, and radians (of each turn about an axis in 3D)."""
+
+    centre: Float[Array, " d"]
+    semi_axes: Float[Array, " d"]
+    angle: Float[Array, "*turns"]
+
+
+def near(ellipse: Quadric, centre: Scalar, size: Scalar) -> Prior:
+    """A prior that does not prefer any direction: standard deviations in voxels of the centre and of every semi-axis."""
+    d = ellipse.centre.shape[0]
+    rows, columns = jnp.triu_indices(d)
+    shape = jnp.where(rows == columns, 1.0, 0.5) * jnp.asarray(size) ** 2
+    variance = jnp.concatenate([jnp.full(d, jnp.asarray(centre) ** 2), shape]).astype(ellipse.centre.dtype)
+    return Prior(ellipse, jnp.diag(variance))
+
+
+def errors(fit: EllipseFit) -> Errors:
+    """Standard deviations of centre, semi-axes and directions, by the delta method.
+
+    An angle's error is at most that of a direction of which nothing is known, pi / sqrt(12), as for a circle.
+    """
+    d = fit.ellipse.centre.shape[0]
+    turn, axes = fit.ellipse.rotation, fit.ellipse.semi_axes
+    pairs = [(i, j) for i in range(d) for j in range(i, d)]
+    # change of the matrix in the frame of the axes, for each parameter
+    unit = jnp.stack([jnp.zeros((d, d), axes.dtype).at[i, j].set(1.0).at[j, i].set(1.0) for i, j in pairs])
+    change = jnp.einsum("ai,kij,bj->kab", turn, unit, turn)
+    shape = fit.covariance[d:, d:]
+    lengths = [change[:, i, i] @ shape @ change[:, i, i] for i in range(d)]
+    angles = []
+    for i in range(d):
+        for j in range(i + 1, d):
+            variance = change[:, i, j] @ shape @ change[:, i, j]
+            most = jnp.pi**2 / 12.0
+            angles.append(
+                jnp.sqrt(jnp.minimum(variance / jnp.maximum((axes[i] - axes[j]) ** 2, variance / most), most))
+            )
+    centre = jnp.sqrt(jnp.diagonal(fit.covariance)[:d])
+    return Errors(centre, jnp.sqrt(jnp.stack(lengths)), angles[0] if d == 2 else jnp.stack(angles))
+
+
+def boundary_sigma(fit: EllipseFit, point: Float[Array, " d"]) -> Float[Array, ""]:
+    """Standard deviation in voxels of the ellipse's position, across it, where it is closest to a point."""
+    slope = jax.grad(lambda theta: distance(from_parameters(theta), point))(parameters(fit.ellipse))
+    return jnp.sqrt(slope @ fit.covariance @ slope)
+
+
+def moments(points: Float[Array, "n d"], mask: Bool[Array, " n"]) -> Quadric:
+    """The ellipse whose boundary, evenly covered, has the points' mean and covariance: the cold start."""
+    d = points.shape[1]
+    weight = mask.astype(points.dtype)
+    total = jnp.maximum(weight.sum(), 1.0)
+    centre = (weight[:, None] * jnp.where(mask[:, None], points, 0.0)).sum(0) / total
+    offset = jnp.where(mask[:, None], points - centre, 0.0)
+    spread = jnp.stack([jnp.stack([jnp.sum(a * b) for a in offset.T]) for b in offset.T]) * (d / total)
+    square = from_stretch(centre, spread)
+    return square._replace(semi_axes=jnp.sqrt(jnp.maximum(square.semi_axes, 1e-3 * square.semi_axes[0] + 1e-12)))
+
+
+def sphere_through(points: Float[Array, "n d"], mask: Bool[Array, " n"]) -> Quadric:
+    """The sphere (circle) about the points' mean with their mean distance as radius: a cold start without elongation."""
+    weight = mask.astype(points.dtype) / jnp.maximum(mask.sum(), 1)
+    centre = weight @ points
+    square = jnp.sum((points - centre) ** 2, 1)
+    return ball(centre, jnp.maximum(weight @ jnp.sqrt(jnp.maximum(square, 1e-12)), 1e-3))
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _attach(theta: Array, problem: Problem, loss: str) -> Array:
+    """theta, with the derivatives that the minimum has by the implicit function theorem."""
+    return theta
+
+
+@_attach.defjvp
+def _attach_jvp(loss, primals, tangents):
+    theta, problem = primals
+
+    def cost(theta, problem):
+        ellipse = from_parameters(theta)
+        r = jax.vmap(lambda point: distance(ellipse, point))(problem.points)
+        constant, rho, _ = LOSSES[loss]
+        width, off = constant * problem.noise, theta - problem.mean
+        return (
+            width**2 * jnp.sum(problem.weight * rho((r / width) ** 2))
+            + problem.noise**2 * off @ problem.precision @ off
+        )
+
+    slope = jax.grad(cost)
+    _, mixed = jax.jvp(lambda problem: slope(theta, problem), (problem,), (tangents[1],))
+    hessian = jax.jacfwd(slope)(theta, problem)
+    floor = 1e-6 * jnp.trace(hessian) / len(theta) * jnp.eye(len(theta), dtype=theta.dtype)
+    return theta, -jnp.linalg.solve(hessian + floor, mixed)
+
+
+def fit(
+    points: Float[Array, "n d"],
+    mask: Bool[Array, " n"],
+    *,
+    init: Quadric | None = None,
+    prior: Prior | None = None,
+    bounds: Bounds | None = None,
+    loss: str = "biweight",
+    noise: Scalar = 1.0,
+    iterations: int = 8,
+) -> EllipseFit:
+    """Robust least squares on orthogonal distances (paper, Sections 4.3.1 and 5.1).
+
+    Minimises sum_i rho(d_i / noise) + (theta - m)^T C^-1 (theta - m), where theta are the `parameters` and m, C those of the
+    prior, by Levenberg-Marquardt: first with a narrow Cauchy loss, which finds its way from a poor start, then with
+    `loss`. One example; batch it with `jax.vmap`, in blocks of some hundreds where there are many thousands.
+
+    Arguments:
+        points: (n, 2) or (n, 3), voxels; rows that are not in `mask` may hold anything finite.
+        mask: rows that count.
+        init: where to start; the prior's ellipse if None, and without a prior the points' `moments`.
+        prior: a normal distribution of the parameters, such as what the neighbouring slice says; see `near`.
+        bounds: limits of semi-axes and centre; by default half a voxel and 50 times the points' own size.
+        loss: "biweight" (points beyond 4.7 noise count for nothing), "cauchy", "huber" or "squares".
+        noise: standard deviation of the good points' distances, voxels.
+        iterations: of each of the two phases.
+
+    Returns:
+        Differentiable in points, prior and noise, by the implicit function theorem; not in `init` and `bounds`.
+
+    Raises:
+        ValueError: if shapes do not fit or the loss is unknown.
+
+    Example:
+        >>> t = jnp.linspace(0.0, 4.0, 30)  # two thirds of the contour
+        >>> found = fit(jnp.stack([9 + 8 * jnp.cos(t), 9 + 5 * jnp.sin(t)], 1), jnp.ones(30, bool))
+        >>> Code(int(found.code)).name, found.ellipse.semi_axes.round(2).tolist()
+        ('OK', [8.0, 5.0])
+    """
+    if points.ndim != 2 or points.shape[1] not in (2, 3) or mask.shape != points.shape[:1]:
+        raise ValueError(f"expected points (n, 2) or (n, 3) and mask (n,), got {points.shape} and {mask.shape}")
+    if loss not in LOSSES:
+        raise ValueError(f"expected one of the losses {', '.join(LOSSES)}, got {loss!r}")
+    d = points.shape[1]
+    p = d + d * (d + 1) // 2
+    dtype = points.dtype
+    fixed = jax.lax.stop_gradient
+    weight = mask.astype(dtype)
+    count = weight.sum()
+    middle = fixed((weight[:, None] * jnp.where(mask[:, None], points, 0.0)).sum(0) / jnp.maximum(count, 1.0))
+    if prior is not None:
+        middle = fixed(prior.ellipse.centre)
+    local = jnp.where(mask[:, None], points - middle, 1.0)
+    size = jnp.sqrt(fixed(jnp.sum(weight[:, None] * local**2)) / jnp.maximum(count, 1.0)) + 1e-3
+    if prior is not None:
+        size = fixed(jnp.max(prior.ellipse.semi_axes))
+    noise = jnp.asarray(noise, dtype)
+    shift = jnp.zeros(p, dtype).at[:d].set(middle)
+
+    if prior is None:
+        mean, precision = jnp.zeros(p, dtype), jnp.zeros((p, p), dtype)
+    else:
+        mean = (parameters(prior.ellipse) - shift) / size
+        precision = inverse(prior.covariance / size**2)
+    problem = Problem(local / size, weight, mean, precision, noise / size)
+    if init is None and prior is None:
+        start = parameters(moments(problem.points, mask))
+    else:
+        start = (parameters(init if init is not None else prior.ellipse) - shift) / size  # type: ignore[union-attr]
+    if bounds is None:
+        limits = (0.5 / size, jnp.asarray(50.0, dtype), jnp.full(d, -jnp.inf, dtype), jnp.full(d, jnp.inf, dtype))
+    else:
+        corners = (bounds.centre - middle) / size
+        limits = (bounds.semi_axes[0] / size, bounds.semi_axes[1] / size, corners[0], corners[1])
+    theta, cost, left = minimise(*fixed((problem, start, limits)), loss, iterations)
+    theta = _attach(theta, problem, loss)
+    data, _, _, variance = summary(theta, problem.points, weight, loss, problem.noise)
+    information = data / variance + precision
+    # directions of which nothing is known are given the error of 1,000 sizes, or what rounding lets one tell
+    floor = 1e-6 + 8.0 * jnp.finfo(dtype).eps * jnp.trace(information)
+    covariance = inverse(information + floor * jnp.eye(p, dtype=dtype))
+    least = p if prior is None else 1
+    code = jnp.where(left > 0.1 * variance, Code.NOT_CONVERGED, Code.OK)
+    result = EllipseFit(from_parameters(theta), code, jnp.sqrt(variance), covariance, cost / problem.noise**2)
+    return conclude(result, theta, count < least, limits, size, shift)
+
+
+def conclude(local: EllipseFit, theta: Array, too_few: Array, limits: tuple, size: Array, shift: Array) -> EllipseFit:
+    """A fit in voxels from one in units of `size`, with the code of what is worst about it."""
+    axes = local.ellipse.semi_axes
+    spread = errors(local).semi_axes
+    code = jnp.select(
+        [
+            too_few,
+            ~(jnp.isfinite(theta).all() & jnp.isfinite(local.covariance).all()),
+            axes.min() <= jnp.maximum(1.001 * limits[0], 2.0 * local.sigma),
+            (axes.max() >= 0.999 * limits[1]) | (spread > 0.5 * axes).any(),
+        ],
+        [Code.TOO_FEW_POINTS, Code.NOT_FINITE, Code.TOO_SMALL, Code.UNDETERMINED],
+        local.code,
+    )
+    ellipse = from_parameters(theta * size + shift)
+    return EllipseFit(ellipse, code, local.sigma * size, local.covariance * size**2, local.cost)

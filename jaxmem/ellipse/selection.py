@@ -1,0 +1,59 @@
+"""Which pixels belong to the ellipses of the membranes: spurious ones go, missed ones come back (paper, Section 5.1)."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from jaxmem.ellipse.fitting import Code, EllipseFit
+from jaxmem.ellipse.geometry import distance, from_parameters, parameters
+from jaxmem.types import Scalar
+
+
+def select(
+    fits: EllipseFit,
+    points: Float[Array, "slices n 2"],
+    owner: Int[Array, "slices n"],
+    probability: Float[Array, "slices n"],
+    *,
+    tolerance: Scalar = 2.5,
+    least_probability: Scalar = 0.2,
+) -> Int[Array, "slices n"]:
+    """Owners of the pixels of all slices, after all membranes' ellipses have been asked.
+
+    A pixel stays with its membrane within `tolerance` of the ellipse (or three times the fit's sigma, where that is more,
+    and twice the ellipse's own error besides). One that is nobody's, and is likely enough to be membrane, goes to the membrane it is
+    closest to, if it is within `tolerance` there and the ellipse is known to half of that. Ellipses that failed, or that
+    their own points do not follow (sigma above `tolerance`), decide nothing.
+
+    Arguments:
+        fits: with leading axes over membranes and slices, as `jax.vmap(fit_sequence)` returns them.
+        points: pixels of each slice, voxels.
+        owner: 0 for nobody, k for the membrane in row k - 1 of `fits`, -1 for rows that are padding.
+        probability: of being membrane, as the network says.
+        tolerance: voxels.
+        least_probability: of a pixel that comes back.
+
+    Returns:
+        The new owners; padding stays -1.
+    """
+
+    def asked(fit, point):
+        theta = parameters(fit.ellipse)
+        away, slope = jax.value_and_grad(lambda t: distance(from_parameters(t), point))(theta)
+        return jnp.abs(away), jnp.sqrt(jnp.maximum(slope @ fit.covariance @ slope, 0.0))
+
+    def one_slice(fits, points, owner, probability):
+        away, error = jax.vmap(lambda fit: jax.vmap(lambda point: asked(fit, point))(points))(fits)
+        failed = (fits.code == Code.NOT_FINITE) | (fits.code == Code.TOO_SMALL) | (fits.code == Code.UNDETERMINED)
+        decides = (~failed & (fits.sigma <= tolerance))[:, None]
+        reach = jnp.maximum(tolerance, 3.0 * fits.sigma)[:, None] + 2.0 * error
+        own = jnp.arange(1, len(away) + 1)[:, None] == owner
+        spurious = (own & decides & ~(away <= reach)).any(0)
+        kept = jnp.where(spurious, 0, owner)
+        open_to = decides & (away <= tolerance) & (error <= 0.5 * tolerance) & ~own
+        nearest = jnp.argmin(jnp.where(open_to, away, jnp.inf), 0)
+        back = (kept == 0) & open_to.any(0) & (probability >= least_probability)
+        return jnp.where(back, nearest + 1, kept)
+
+    by_slice = jax.tree.map(lambda a: jnp.swapaxes(a, 0, 1), fits)
+    return jax.vmap(one_slice)(by_slice, points, owner, probability)
