@@ -64,7 +64,9 @@ def test_derivatives_of_the_distance_against_differences():
         shape = ellipse((10.0, 20.0), (30.0, 12.0), 0.7, jnp.float64)
         check_grads(jax.jit(ell.distance), (shape, jnp.array([25.0, 3.0])), order=2, modes=["fwd", "rev"])
         solid = ell.Ellipsoid(jnp.zeros(3), jnp.array([9.0, 7.0, 4.0]), jnp.eye(3))
-        check_grads(jax.jit(lambda p: ell.distance(solid, p)), (jnp.array([3.0, 9.0, 1.0]),), order=2, modes=["fwd", "rev"])
+        check_grads(
+            jax.jit(lambda p: ell.distance(solid, p)), (jnp.array([3.0, 9.0, 1.0]),), order=2, modes=["fwd", "rev"]
+        )
 
 
 @pytest.mark.parametrize(("centre", "axes", "angle"), SHAPES)

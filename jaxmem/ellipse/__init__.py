@@ -1,5 +1,6 @@
 """Ellipses and ellipsoids: geometry, robust fits, sequences of slices, selection of pixels (paper, 4.3.1 and 5.1)."""
 
+from jaxmem.ellipse.evidence import bic as bic
 from jaxmem.ellipse.fitting import Bounds as Bounds
 from jaxmem.ellipse.fitting import Code as Code
 from jaxmem.ellipse.fitting import EllipseFit as EllipseFit
@@ -29,6 +30,6 @@ from jaxmem.ellipse.geometry import raster as raster
 from jaxmem.ellipse.geometry import stretch as stretch
 from jaxmem.ellipse.geometry import triangular as triangular
 from jaxmem.ellipse.geometry import volume as volume
+from jaxmem.ellipse.selection import select as select
 from jaxmem.ellipse.sequence import fit_nested as fit_nested
 from jaxmem.ellipse.sequence import fit_sequence as fit_sequence
-from jaxmem.ellipse.selection import select as select

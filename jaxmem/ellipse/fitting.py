@@ -19,7 +19,7 @@ class Code(IntEnum):
     OK = 0
     TOO_FEW_POINTS = 1
     TOO_SMALL = 2
-    """A semi-axis is at its lower bound or less than twice `sigma`: the points are nearly one point, or lie along a line."""
+    """A semi-axis is at its lower bound or less than three times `sigma`: the points are nearly one point, or lie along a line."""
     UNDETERMINED = 3
     """The arc is too short or too straight: a semi-axis grew to its upper bound, or its error exceeds half of it."""
     NOT_CONVERGED = 4
@@ -263,7 +263,7 @@ def conclude(local: EllipseFit, theta: Array, too_few: Array, limits: tuple, siz
         [
             too_few,
             ~(jnp.isfinite(theta).all() & jnp.isfinite(local.covariance).all()),
-            axes.min() <= jnp.maximum(1.001 * limits[0], 2.0 * local.sigma),
+            axes.min() <= jnp.maximum(1.001 * limits[0], 3.0 * local.sigma),
             (axes.max() >= 0.999 * limits[1]) | (spread > 0.5 * axes).any(),
         ],
         [Code.TOO_FEW_POINTS, Code.NOT_FINITE, Code.TOO_SMALL, Code.UNDETERMINED],

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from jaxmem.types import Scalar
+
 
 class Ellipse(NamedTuple):
     """An ellipse in a slice.
@@ -51,7 +53,7 @@ Quadric: TypeAlias = Ellipse | Ellipsoid
 """An ellipse or an ellipsoid: what every function of this package takes."""
 
 
-def ball(centre: Float[Array, " d"], radius: Float[Array, ""]) -> Quadric:
+def ball(centre: Float[Array, " d"], radius: Scalar) -> Quadric:
     """A circle (two coordinates) or a sphere (three)."""
     d = centre.shape[0]
     axes = jnp.full(d, radius, centre.dtype)

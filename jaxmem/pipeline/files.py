@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxmem.io import OutputFolder, as_instances, read_mrc, read_ply, sha256, write_csv, write_mrc, write_obj, write_ply
 from jaxmem.pipeline.config import Config
-from jaxmem.pipeline.record import Result, Surface
+from jaxmem.pipeline.record import Evidence, Result, Surface
 from jaxmem.pipeline.stages import is_flat
 from jaxmem.report import write_report
 from jaxmem.surface import Mesh, is_watertight
@@ -21,6 +21,7 @@ from jaxmem.types import JaxmemError, Tomogram
 COLUMNS = [
     "membrane", "closed", "points", "center_x_A", "center_y_A", "center_z_A", "area_A2", "area_sigma_A2", "volume_A3", "volume_sigma_A3",
     "seen_fraction", "median_sigma_A", "max_sigma_A", "point_noise_A", "median_mean_curvature_per_A",
+    "model", "bic_ellipses", "bic_ellipsoid", "bic_gp", "semi_axis_1_A", "semi_axis_2_A", "semi_axis_3_A",
 ]  # fmt: skip
 
 
@@ -64,8 +65,21 @@ def measure(result: Result, tomogram: Tomogram) -> list[dict[str, Any]]:
             "max_sigma_A": round(float(mesh.sigma.max()) * size, 3),
             "point_noise_A": round(membrane.noise * size, 3),
             "median_mean_curvature_per_A": float(f"{np.median(mesh.mean_curvature) / size:.6g}"),
+            **_models(membrane.evidence, size),
         })  # fmt: skip
     return rows
+
+
+def _models(evidence: Evidence | None, voxel_size: float) -> dict[str, Any]:
+    """The columns on what describes a membrane; an open one is the Gaussian process's alone."""
+    values: list = [None] * 3 if evidence is None else list(evidence[:3])
+    row: dict[str, Any] = {"model": "gp" if evidence is None else evidence.model}
+    names = ("bic_ellipses", "bic_ellipsoid", "bic_gp")
+    row |= {name: "" if value is None else round(value, 1) for name, value in zip(names, values)}
+    axes = [] if evidence is None else list(evidence.semi_axes)
+    return row | {
+        f"semi_axis_{i + 1}_A": round(float(axes[i]) * voxel_size, 2) if i < len(axes) else "" for i in range(3)
+    }
 
 
 def write_run(

@@ -9,6 +9,7 @@ from jaxmem.grouping import Midline, Region, midline
 from jaxmem.grouping.select import regions_from_instances
 from jaxmem.io import as_instances
 from jaxmem.pipeline.config import Config
+from jaxmem.pipeline.pruning import slice_ellipses
 from jaxmem.pipeline.record import Progress, Result, Run
 from jaxmem.pipeline.stages import as_volume, finish, group, is_flat
 from jaxmem.surface import FitConfig
@@ -52,7 +53,6 @@ def fit_mask(
     sigma = float(np.clip(0.45 * thickness, 0.8, 4.0))
     run.decide(f"the mask's membranes are about {thickness:.1f} voxels thick; midlines are smoothed by {sigma:.2f}")
     config = replace(config, midline=replace(config.midline, threshold=0.3 if thickness >= 2 else 0.2))
-    config = replace(config, ellipse=replace(config.ellipse, enabled=False))  # what the mask says, stands
     # a mask's ridge has no probability to go by
     config = replace(config, select=replace(config.select, least_open_probability=0.0))
     # nor do the errors of its points agree as those of a network do; what is left is a voxel's width over the root of 12
@@ -65,9 +65,10 @@ def fit_mask(
     if instances:
         line, regions = instance_lines(data.max(0) if is_flat(data.shape) else data, sigma, config, run)
     else:
-        line, regions = group((data != 0).astype(np.float32), sigma, mask.voxel_size, config, run)
+        line, regions = group((data != 0).astype(np.float32), sigma, mask.voxel_size, config, run, faint=False)
     semantic = np.where(data != 0, MEMBRANE, BACKGROUND).astype(np.int8)
-    return finish(run, semantic, line, regions, mask, config, "")
+    slices = slice_ellipses(line, regions, config, run)  # for the evidence only: what the mask says, stands
+    return finish(run, semantic, line, regions, slices, mask, config, "")
 
 
 def outline(filled: np.ndarray, half_width: float = 0.0) -> np.ndarray:

@@ -1,4 +1,6 @@
-"""Ellipse stage: spurious points are pruned and missed ones recovered, slice by slice (paper, Section 5.1)."""
+"""Ellipse stage: an ellipse in each slice; spurious points are pruned and missed ones recovered (paper, Section 5.1)."""
+
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -16,40 +18,86 @@ _BEYOND = 4  # slices above and below a membrane's own in which points may come 
 _REACH = 12.0  # voxels between a point that comes back and one that is there: ellipses do not reach across to other membranes
 
 
-def prune_and_recover(line: Midline, regions: list[Region], config: Config, run: Run) -> list[Region]:
-    """In each slice an ellipse, held by those of the neighbouring slices; points far from it go, near ones come back.
+class Slices(NamedTuple):
+    """Ellipses of the closed membranes in all slices.
 
-    Only closed membranes that an ellipse describes take part.
+    Attributes:
+        fits: leading axes over membranes (more than there are) and slices.
+        first: the slice that row 0 stands for.
+        order: of the regions, those in `fits`.
+        counts: (membranes,) points that each membrane's ellipses were fitted to.
+    """
+
+    fits: ell.EllipseFit
+    first: int
+    order: list[int]
+    counts: np.ndarray
+
+
+def slice_ellipses(line: Midline, regions: list[Region], config: Config, run: Run) -> Slices | None:
+    """Fit an ellipse in each slice of each closed membrane, held by those in its neighbour slices.
+
+    Arguments:
+        line: midline points.
+        regions: membranes; their members are rows of `line`.
+        config: `config.ellipse`.
+        run: told how far it is.
+
+    Returns:
+        None in two dimensions, where no membrane closes, or where the stage is turned off.
+    """
+    closed = [k for k, region in enumerate(regions) if region.closed]
+    if line.points.shape[1] != 3 or not config.ellipse.enabled or not closed:
+        return None
+    planes = line.voxels[:, 0]
+    used = np.concatenate([regions[k].members for k in closed])
+    first = int(planes[used].min()) - _BEYOND
+    rows = bucket_size(int(planes[used].max()) + _BEYOND + 1 - first, 32)
+    parts, counts = [], []
+    with run.stage("ellipses", len(closed)) as step:
+        for start in range(0, len(closed), _TOGETHER):
+            points = np.zeros((_TOGETHER, rows, _ROW, 2), np.float32)
+            mask = np.zeros((_TOGETHER, rows, _ROW), bool)
+            for place, k in enumerate(closed[start : start + _TOGETHER]):
+                mine = regions[k].members[np.argsort(planes[regions[k].members], kind="stable")]
+                for index in np.split(mine, np.flatnonzero(np.diff(planes[mine])) + 1):
+                    some = index[np.linspace(0, len(index) - 1, min(len(index), _ROW)).astype(int)]
+                    points[place, planes[index[0]] - first, : len(some)] = line.points[some, 1:]
+                    mask[place, planes[index[0]] - first, : len(some)] = True
+            parts.append(jax.tree.map(np.asarray, _fit(points, mask, config.ellipse.change)))
+            counts.append(mask.sum((1, 2)))
+            step(min(start + _TOGETHER, len(closed)))
+    return Slices(jax.tree.map(lambda *a: np.concatenate(a), *parts), first, closed, np.concatenate(counts))
+
+
+def prune_and_recover(
+    line: Midline, regions: list[Region], slices: Slices | None, config: Config, run: Run
+) -> list[Region]:
+    """Points far from their slice's ellipse go, and near ones come back.
 
     Arguments:
         line: midline points, those too faint for the grouping included: they may come back.
         regions: membranes; their members are rows of `line`.
+        slices: of `slice_ellipses`.
         config: `config.ellipse`; errors of neighbouring points agree as `config.fit.inflation` says.
         run: told what changed.
 
     Returns:
         The regions with new members.
     """
-    closed = [k for k, region in enumerate(regions) if region.closed]
-    if line.points.shape[1] != 3 or not config.ellipse.enabled or not closed:
+    if slices is None:
         return regions
     planes = line.voxels[:, 0]
-    owner = np.zeros(len(line.points), int)
-    for number, k in enumerate(closed, 1):
-        owner[regions[k].members] = number
-    free = owner == 0
-    for k in set(range(len(regions))) - set(closed):
-        free[regions[k].members] = False
-    first, last = (int(reach) for reach in (planes[owner > 0].min(), planes[owner > 0].max()))
-    first -= _BEYOND
-    rows = bucket_size(last + _BEYOND + 1 - first, 32)
-    with run.stage("ellipses", len(closed) + 1) as step:
-        fits = _sequences(line.points, planes - first, owner, len(closed), rows, config, step)
-        asked = np.flatnonzero((owner > 0) | (free & (planes >= first) & (planes <= last + _BEYOND)))
-        answer = owner.copy()
-        answer[asked] = _ask(fits, line, asked, planes[asked] - first, owner[asked], rows, config)
+    owner = np.zeros(len(planes), int)
+    for k, region in enumerate(regions):
+        owner[region.members] = slices.order.index(k) + 1 if k in slices.order else -1
+    rows = slices.fits.code.shape[1]
+    asked = np.flatnonzero((owner >= 0) & (planes >= slices.first) & (planes < slices.first + rows))
+    fits = slices.fits._replace(covariance=config.fit.inflation**2 * slices.fits.covariance)
+    answer = owner.copy()
+    answer[asked] = _ask(fits, line, asked, planes[asked] - slices.first, owner[asked], config)
     members = [region.members for region in regions]
-    for number, k in enumerate(closed, 1):
+    for number, k in enumerate(slices.order, 1):
         mine = owner == number
         gone = mine & (answer != number)
         if gone.sum() > 0.5 * mine.sum():
@@ -67,27 +115,9 @@ _fit = jax.jit(jax.vmap(lambda points, mask, change: ell.fit_sequence(points, ma
 _select = jax.jit(lambda *a: ell.select(*a[:4], tolerance=a[4], least_probability=a[5]))
 
 
-def _sequences(points, row, owner, count: int, rows: int, config: Config, step) -> ell.EllipseFit:
-    """Ellipses of all membranes in all slices, on the host; leading axes (membranes up to a multiple of `_TOGETHER`, rows)."""
-    parts = []
-    for start in range(1, count + 1, _TOGETHER):
-        padded = np.zeros((_TOGETHER, rows, _ROW, 2), np.float32)
-        mask = np.zeros((_TOGETHER, rows, _ROW), bool)
-        for number in range(start, min(start + _TOGETHER, count + 1)):
-            mine = np.flatnonzero(owner == number)
-            mine = mine[np.argsort(row[mine], kind="stable")]
-            for index in np.split(mine, np.flatnonzero(np.diff(row[mine])) + 1):
-                some = index[np.linspace(0, len(index) - 1, min(len(index), _ROW)).astype(int)]
-                padded[number - start, row[index[0]], : len(some)] = points[some, 1:]
-                mask[number - start, row[index[0]], : len(some)] = True
-        parts.append(jax.tree.map(np.asarray, _fit(padded, mask, config.ellipse.change)))
-        step(min(start + _TOGETHER - 1, count))
-    fits = jax.tree.map(lambda *a: np.concatenate(a), *parts)
-    return fits._replace(covariance=config.fit.inflation**2 * fits.covariance)
-
-
-def _ask(fits, line: Midline, asked, row, owner, rows: int, config: Config) -> np.ndarray:
+def _ask(fits, line: Midline, asked, row, owner, config: Config) -> np.ndarray:
     """The owner of each point that is asked about, after `ellipse.select`."""
+    rows = fits.code.shape[1]
     order = np.argsort(row, kind="stable")
     counts = np.bincount(row, minlength=rows)
     place = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)

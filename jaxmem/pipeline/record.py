@@ -16,12 +16,35 @@ Progress = Callable[[str, int, int], None]
 """Told the stage's name, the steps done, and the steps in all."""
 
 
+class Evidence(NamedTuple):
+    """Bayesian information criteria of three models of one closed membrane; the least is the best.
+
+    Attributes:
+        ellipses: an ellipse in each slice, held by its neighbours; of a single slice, one ellipse. None if not fitted.
+        ellipsoid: one ellipsoid; None in two dimensions.
+        gp: the Gaussian process, that is, the surface in the output.
+        semi_axes: of the ellipsoid (in two dimensions the ellipse), longest first, voxels.
+    """
+
+    ellipses: float | None
+    ellipsoid: float | None
+    gp: float
+    semi_axes: np.ndarray
+
+    @property
+    def model(self) -> str:
+        """The name of the best."""
+        given = {name: value for name, value in self._asdict().items() if name != "semi_axes" and value is not None}
+        return min(given, key=lambda name: given[name])
+
+
 class MembraneResult(NamedTuple):
-    """One membrane: its surface in voxels, how many points support it, and the learnt noise of the points in voxels."""
+    """One membrane: surface in voxels, number of points, their learnt noise in voxels, and what models say of a closed one."""
 
     mesh: Mesh
     points: int
     noise: float
+    evidence: Evidence | None
 
 
 class Surface(NamedTuple):

@@ -9,7 +9,8 @@ import numpy as np
 from jaxmem import preprocess
 from jaxmem.grouping import Midline, Region, merge_regions, midline, select_membranes
 from jaxmem.pipeline.config import Config, PreprocessConfig
-from jaxmem.pipeline.pruning import prune_and_recover
+from jaxmem.pipeline.evidence import weigh
+from jaxmem.pipeline.pruning import Slices, prune_and_recover, slice_ellipses
 from jaxmem.pipeline.record import MembraneResult, Progress, Result, Run
 from jaxmem.surface import extract, fit_membranes, paint
 from jaxmem.types import BACKGROUND, MEMBRANE, PROTEIN, JaxmemError, Tomogram
@@ -116,17 +117,17 @@ def predict(tomogram: Tomogram, config: Config, run: Run) -> tuple[np.ndarray, n
 
 
 def group(
-    probability: np.ndarray, sigma: float, voxel_size: float, config: Config, run: Run
+    probability: np.ndarray, sigma: float, voxel_size: float, config: Config, run: Run, *, faint: bool = True
 ) -> tuple[Midline, list[Region]]:
     """Grouping stage: midline points, regions, membranes (paper, Section 4.2).
 
-    The midline holds fainter points, too, where ellipses may ask for them; regions are made without those.
+    With `faint` the midline holds fainter points, too, which ellipses may ask for; regions are made without those.
     """
     volume = probability.mean(0, dtype=np.float32) if is_flat(probability.shape) else probability
     threshold = config.midline.threshold
-    recover = config.ellipse.enabled and not is_flat(probability.shape)
+    faint = faint and config.ellipse.enabled and not is_flat(probability.shape)
     with run.stage("grouping", 3) as step:
-        line = midline(volume, sigma, min(threshold, config.ellipse.least_probability) if recover else threshold)
+        line = midline(volume, sigma, min(threshold, config.ellipse.least_probability) if faint else threshold)
         clear = np.flatnonzero(line.weight > threshold)
         bright = Midline(*(a[clear] for a in line))
         step(1)
@@ -138,7 +139,13 @@ def group(
 
 
 def surfaces(
-    line: Midline, regions: list[Region], shape: tuple[int, ...], voxel_size: float, config: Config, run: Run
+    line: Midline,
+    regions: list[Region],
+    slices: Slices | None,
+    shape: tuple[int, ...],
+    voxel_size: float,
+    config: Config,
+    run: Run,
 ) -> tuple[list[MembraneResult], np.ndarray, np.ndarray]:
     """Surface stage: implicit functions, meshes, labels of equal thickness and the uncertainty volume (A)."""
     flat = is_flat(shape)
@@ -166,7 +173,8 @@ def surfaces(
                 run.warn(f"the membrane at {where} was dropped: no surface fits its {len(regions[i].members)} points")
                 continue
             mesh, field = extracted
-            found.append(MembraneResult(mesh, len(membrane.points), membrane.noise))
+            evidence = weigh(line, regions[i], i, slices, mesh, membrane.noise, config.fit)
+            found.append(MembraneResult(mesh, len(membrane.points), membrane.noise, evidence))
             number = len(found)
             paint(labels, sigma, number, mesh, field, half, closest)
             kind = "closed" if mesh.closed else "cut by the volume's border" if mesh.cut else "open"
@@ -190,6 +198,7 @@ def finish(
     semantic: np.ndarray,
     line: Midline,
     regions: list[Region],
+    slices: Slices | None,
     tomogram: Tomogram,
     config: Config,
     digest: str,
@@ -200,7 +209,7 @@ def finish(
     shape = tomogram.data.shape
     if shape[0] > 1 and is_flat(shape):
         run.decide(f"{shape[0]} slices are too few for surfaces: their mean is fitted with curves")
-    found, labels, sigma = surfaces(line, regions, shape, tomogram.voxel_size, config, run)
+    found, labels, sigma = surfaces(line, regions, slices, shape, tomogram.voxel_size, config, run)
     return Result(semantic, labels, sigma, found, run.decisions, run.warnings, run.seconds, digest)
 
 
@@ -247,5 +256,6 @@ def segment(tomogram: Tomogram, config: Config | None = None, progress: Progress
     probability, semantic, digest = predict(tomogram, config, run)
     sigma = max(1.0, config.midline.sigma / tomogram.voxel_size)
     line, regions = group(probability, sigma, tomogram.voxel_size, config, run)
-    regions = prune_and_recover(line, regions, config, run)
-    return finish(run, semantic, line, regions, tomogram, config, digest)
+    slices = slice_ellipses(line, regions, config, run)
+    regions = prune_and_recover(line, regions, slices, config, run)
+    return finish(run, semantic, line, regions, slices, tomogram, config, digest)

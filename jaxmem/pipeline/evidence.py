@@ -1,0 +1,83 @@
+"""Whether ellipses, an ellipsoid or the Gaussian process describes a membrane best."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.spatial import cKDTree
+
+from jaxmem import ellipse as ell
+from jaxmem.grouping import Midline, Region
+from jaxmem.grouping.shape import distances, evenly
+from jaxmem.numerics import bucket_size, pad_to
+from jaxmem.pipeline.pruning import Slices
+from jaxmem.pipeline.record import Evidence
+from jaxmem.surface import FitConfig, Mesh
+
+_MOST = 4096
+
+
+_bic = jax.jit(ell.bic)
+
+
+def _criterion(residual: np.ndarray, parameters: float) -> float:
+    padded, mask = pad_to(np.asarray(residual, np.float32), bucket_size(len(residual), 512))
+    return float(_bic(padded, mask, parameters))
+
+
+@jax.jit
+@partial(jax.vmap, in_axes=(None, 0, 0))
+def _in_slice(fits: ell.EllipseFit, row, point):
+    """Distance of a point to the ellipse of its slice, and how much the point itself holds that ellipse (its leverage)."""
+    fit = jax.tree.map(lambda a: a[row], fits)
+    theta = ell.parameters(fit.ellipse)
+    away, slope = jax.value_and_grad(lambda t: ell.distance(ell.from_parameters(t), point))(theta)
+    return away, slope @ fit.covariance @ slope / jnp.maximum(fit.sigma, 1e-3) ** 2
+
+
+def weigh(
+    line: Midline, region: Region, number: int, slices: Slices | None, mesh: Mesh, noise: float, config: FitConfig
+) -> Evidence | None:
+    """Compare the models on points so far apart that their errors are independent.
+
+    Distances are across the surface: one within a slice counts by the part of the normal that lies in the slice.
+
+    Arguments:
+        line: midline points.
+        region: the membrane's; `number` is its place among all regions.
+        slices: ellipses of all membranes, if they were fitted.
+        mesh: the membrane's surface.
+        noise: of the points about it, voxels.
+        config: `inflation` and `spacing` as used in the fit.
+
+    Returns:
+        None for an open membrane.
+    """
+    if not region.closed:
+        return None
+    points, normals = line.points[region.members], line.normals[region.members]
+    cells = len(np.unique(np.floor(points / config.spacing).astype(int), axis=0))
+    chosen = evenly(points, int(np.clip(cells, 8, _MOST)))
+    points, normals = points[chosen], normals[chosen]
+    three = points.shape[1] == 3
+    closest = cKDTree(mesh.vertices).query(points)[1]
+    away = ((points - mesh.vertices[closest]) * mesh.normals[closest]).sum(1)
+    # the trace of the process's hat matrix is the sum of the variances of its mean over those of the points
+    freedom = float(np.sum((mesh.sigma[closest] / (config.inflation * noise)) ** 2))
+    gp = _criterion(away, freedom)
+    fixed = _criterion(distances(region.shape.ellipse, points), 9.0 if three else 5.0)
+    axes = np.asarray(region.shape.ellipse.semi_axes)
+    if not three:
+        return Evidence(fixed, None, gp, axes)
+    by_slice = None
+    if slices is not None and number in slices.order:
+        place = slices.order.index(number)
+        fits = jax.tree.map(lambda a: a[place], slices.fits)
+        row = np.clip(line.voxels[region.members[chosen], 0] - slices.first, 0, len(fits.code) - 1)
+        size = bucket_size(len(points), 512)
+        in_plane, leverage = _in_slice(fits, pad_to(row, size)[0], pad_to(points[:, 1:].astype(np.float32), size)[0])
+        in_plane, leverage = np.asarray(in_plane)[: len(points)], np.asarray(leverage)[: len(points)]
+        freedom = float(leverage.mean()) * float(slices.counts[place])
+        by_slice = _criterion(in_plane * np.sqrt(np.maximum(1.0 - normals[:, 0] ** 2, 0.0)), freedom)
+    return Evidence(by_slice, fixed, gp, axes)
