@@ -89,7 +89,7 @@ def one_by_one(name: str, fit: Callable[[int, np.ndarray], tuple], data: Arcs, c
         for k in range(count):
             try:
                 found.append(np.array(fit(k, data.points[k].astype(float)), float))
-            except Exception:  # noqa: BLE001 (whatever a peer raises is a failed fit)
+            except Exception:
                 found.append(np.full(5, np.nan))
     seconds = time.perf_counter() - start
     values = np.stack(found).astype(np.float32)
@@ -303,7 +303,7 @@ def vesicles(rng, count: int, slices: int, change: float, shares: Callable[[int]
     mask = np.zeros((count, slices, 128), bool)
     for m in range(count):
         for z, share in enumerate(shares(slices)):
-            n = int(round(share * 100))
+            n = round(share * 100)
             start, wide = rng.integers(256), max(int(256 * share), 1)
             points[m, z, :n] = contour[m, z, (start + rng.integers(0, wide, n)) % 256] + rng.normal(0, 1, (n, 2))
             mask[m, z, :n] = True

@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxmem import ellipse as ell
 from jaxmem import gp
-from jaxmem.ellipse import ball
 from jaxmem.grouping import describe
 from jaxmem.surface import FitConfig, curvatures, extract, fit_membranes, implicit, is_watertight, locate, paint
 
@@ -238,7 +238,7 @@ def test_a_loss_on_the_surface_reaches_the_data_and_the_hyperparameters():
     with jax.enable_x64(True):
         points, _ = sphere(10.0, n=60, centre=np.zeros(3), noise=0.2)
         x = jnp.asarray(points, jnp.float64)
-        trend = gp.Ellipsoid(ball(jnp.zeros(3), 9.5), jnp.array(0.2))
+        trend = gp.Ellipsoid(ell.ball(jnp.zeros(3), 9.5), jnp.array(0.2))
         R, start = gp.valid_radius(gp.Cubic, 1.5 * points), jnp.array([[0.0, 7.0, 6.5], [9.5, 0.0, 1.0]])
 
         def radius(x, variance, noise):

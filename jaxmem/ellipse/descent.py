@@ -1,10 +1,10 @@
 """Levenberg-Marquardt for one ellipse, written by coordinates so that a batch of fits runs at full width.
 
-The nine parameters of an ellipsoid would make such code long to compile (18 s instead of 4), and few ellipsoids are fitted at a
-time: from `_UNROLLED` parameters on, the normal equations are matrices.
+With `unroll` the normal equations are written out, too: 1.4 times as many fits a second, but three times as long to compile. Without,
+they are matrices: right for the nine parameters of an ellipsoid and inside other loops.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +20,6 @@ class Problem(NamedTuple):
     precision: Float[Array, "p p"]
     noise: Float[Array, ""]
 
-
-_UNROLLED = 5
 
 # What is added for a residual of q^2 tuning constants, and its derivative with respect to q^2
 LOSSES = {
@@ -96,29 +94,33 @@ def _rows(theta, points, d, newton=1):
     return distance, jacobian
 
 
-def inverse(matrix):
-    """Inverse of a small positive definite (p, p) matrix."""
-    p = len(matrix)
-    unit = jnp.eye(p, dtype=matrix.dtype)
-    if p > _UNROLLED:
+def inverse(matrix: Float[Array, "p p"], unroll: bool) -> Float[Array, "p p"]:
+    """Inverse of a small positive definite matrix."""
+    unit = jnp.eye(len(matrix), dtype=matrix.dtype)
+    if not unroll:
         return jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(matrix), True), unit)
-    rows = [list(row) for row in matrix]
-    return jnp.stack([jnp.stack(_solve(rows, list(unit[i]))) for i in range(p)])
+    lower = _factor([list(row) for row in matrix])
+    return jnp.stack([jnp.stack(_solve(lower, list(row))) for row in unit])
 
 
-def _solve(matrix, right):
-    """Cholesky solution of a small system of scalars, written out so that a batch of fits runs at full width."""
-    size = len(right)
-    lower = [[None] * size for _ in range(size)]
-    z = [None] * size
-    for j in range(size):
+def _factor(matrix):
+    """Cholesky factor of scalars, with the inverses of its diagonal on the diagonal."""
+    lower: list[list[Any]] = [[None] * len(matrix) for _ in matrix]
+    for j in range(len(matrix)):
         pivot = matrix[j][j] - sum(lower[j][m] ** 2 for m in range(j))
-        inverse = jax.lax.rsqrt(jnp.maximum(pivot, jnp.finfo(pivot.dtype).tiny))
-        lower[j][j] = inverse
-        for i in range(j + 1, size):
-            lower[i][j] = (matrix[i][j] - sum(lower[i][m] * lower[j][m] for m in range(j))) * inverse
-        z[j] = (right[j] - sum(lower[j][m] * z[m] for m in range(j))) * inverse
-    out = [None] * size
+        lower[j][j] = jax.lax.rsqrt(jnp.maximum(pivot, jnp.finfo(pivot.dtype).tiny))
+        for i in range(j + 1, len(matrix)):
+            lower[i][j] = (matrix[i][j] - sum(lower[i][m] * lower[j][m] for m in range(j))) * lower[j][j]
+    return lower
+
+
+def _solve(lower, right):
+    """Solution of the system that `_factor` has factored."""
+    size = len(right)
+    z: list[Any] = []
+    for j in range(size):
+        z.append((right[j] - sum(lower[j][m] * z[m] for m in range(j))) * lower[j][j])
+    out: list[Any] = [None] * size
     for i in reversed(range(size)):
         out[i] = (z[i] - sum(lower[m][i] * out[m] for m in range(i + 1, size))) * lower[i][i]
     return out
@@ -139,29 +141,29 @@ def _clip(theta, d, least, most, low, high):
     return [*centre, middle + factor * half, factor * q, middle - factor * half]
 
 
-def _equations(r, jacobian, weight, loss, scale):
-    """Normal matrix (lower triangle as lists), gradient and cost of residuals and their derivatives."""
+def _equations(r, jacobian, weight, loss, scale, unroll):
+    """Normal matrix (its lower triangle as lists, or an array), gradient and cost of residuals and their derivatives."""
     constant, rho, slope = LOSSES[loss]
     width = constant * scale
     q = (r / width) ** 2
     weighted = [weight * slope(q) * column for column in jacobian]
     cost = width**2 * jnp.sum(weight * rho(q))
-    if len(jacobian) > _UNROLLED:
+    if not unroll:
         rows = jnp.stack(weighted)
         return rows @ jnp.stack(jacobian).T, rows @ r, cost
     matrix = [[jnp.sum(row * column) for column in jacobian[: i + 1]] for i, row in enumerate(weighted)]
     return matrix, [jnp.sum(row * r) for row in weighted], cost
 
 
-def _descend(theta, problem, limits, loss, scale, iterations, newton):
+def _descend(theta, problem, limits, loss, scale, iterations, newton, unroll):
     """Levenberg-Marquardt on reweighted normal equations; returns the parameters, the cost and the squared size of what is left."""
     points, mean, precision = list(problem.points.T), list(problem.mean), [list(row) for row in problem.precision]
     size, noise = len(theta), problem.noise
 
     def evaluate(theta):
         r, jacobian = _rows(theta, points, len(points), newton)
-        matrix, gradient, cost = _equations(r, jacobian, problem.weight, loss, scale)
-        if size > _UNROLLED:
+        matrix, gradient, cost = _equations(r, jacobian, problem.weight, loss, scale, unroll)
+        if not unroll:
             off = jnp.stack(theta) - problem.mean
             pull = noise**2 * problem.precision @ off
             return matrix + noise**2 * problem.precision, gradient + pull, cost + pull @ off
@@ -171,13 +173,13 @@ def _descend(theta, problem, limits, loss, scale, iterations, newton):
         return matrix, [g + p for g, p in zip(gradient, pull)], cost + _dot(pull, off)
 
     def newton_step(matrix, gradient, damping):
-        if size > _UNROLLED:
+        if not unroll:
             lifted = matrix + jnp.diag(damping * jnp.diagonal(matrix) + 1e-6)
             return list(jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(lifted), True), gradient))
         lifted = [
             [m * (1.0 + damping) + 1e-6 if i == j else m for j, m in enumerate(row)] for i, row in enumerate(matrix)
         ]
-        return _solve(lifted, gradient)
+        return _solve(_factor(lifted), gradient)
 
     def step(_, state):
         theta, damping, (matrix, gradient, cost) = state
@@ -192,7 +194,8 @@ def _descend(theta, problem, limits, loss, scale, iterations, newton):
 
     # the first step stays where it is and is taken, so that the loop's body is all there is to compile
     zero = jnp.zeros_like(theta[0])
-    if size > _UNROLLED:
+    start: tuple
+    if not unroll:
         start = (jnp.eye(size, dtype=zero.dtype), jnp.zeros(size, zero.dtype), zero + jnp.inf)
     else:
         unit = [[zero + (i == j) for j in range(i + 1)] for i in range(size)]
@@ -202,7 +205,7 @@ def _descend(theta, problem, limits, loss, scale, iterations, newton):
 
 
 def minimise(
-    problem: Problem, start: Float[Array, " p"], limits: tuple, loss: str, iterations: int
+    problem: Problem, start: Float[Array, " p"], limits: tuple, loss: str, iterations: int, unroll: bool
 ) -> tuple[Float[Array, " p"], Array, Array]:
     """The parameters with the least cost, that cost, and the squared size of the step that is left, in residuals' units."""
     theta = list(start)
@@ -218,8 +221,8 @@ def minimise(
             precision=problem.precision + jnp.where(free, jnp.eye(len(theta), dtype=start.dtype), 0.0),
         )
         width = problem.noise / LOSSES["cauchy"][0]
-        theta, _, _ = _descend(theta, some, limits, "cauchy", width, iterations, 2)
-    theta, cost, left = _descend(theta, problem, limits, loss, problem.noise, iterations, 4)
+        theta, _, _ = _descend(theta, some, limits, "cauchy", width, iterations, 2, unroll)
+    theta, cost, left = _descend(theta, problem, limits, loss, problem.noise, iterations, 4, unroll)
     return jnp.stack(theta), cost, left
 
 
@@ -246,12 +249,10 @@ def summary(
     """
     p = len(theta)
     r, jacobian = _rows(list(theta), list(points.T), points.shape[1], 2)
-    half, gradient, cost = _equations(r, jacobian, weight, loss, noise)
-    if p <= _UNROLLED:
-        half = jnp.stack([jnp.stack([half[max(i, j)][min(i, j)] for j in range(p)]) for i in range(p)])
+    matrix, gradient, cost = _equations(r, jacobian, weight, loss, noise, False)
     absolute, count = jnp.abs(r), weight.sum()
     good = weight * (absolute <= 3.0 * 1.4826 * jax.lax.stop_gradient(_median(absolute, weight)))
     missing = jnp.minimum(p / jnp.maximum(count, 1.0), 1.0)
     # a normal distribution cut at three deviations has 2.7 % less variance
     variance = 1.027 * jnp.sum(good * r**2) / jnp.maximum(jnp.sum(good), 1.0) + missing * noise**2
-    return half, jnp.stack(list(gradient)), cost, variance
+    return matrix, gradient, cost, variance

@@ -211,6 +211,22 @@ def fit(
         raise ValueError(f"expected points (n, 2) or (n, 3) and mask (n,), got {points.shape} and {mask.shape}")
     if loss not in LOSSES:
         raise ValueError(f"expected one of the losses {', '.join(LOSSES)}, got {loss!r}")
+    unroll = points.shape[1] == 2
+    return solve(points, mask, init, prior, bounds, loss, noise, iterations, unroll)
+
+
+def solve(
+    points: Float[Array, "n d"],
+    mask: Bool[Array, " n"],
+    init: Quadric | None,
+    prior: Prior | None,
+    bounds: Bounds | None,
+    loss: str,
+    noise: Scalar,
+    iterations: int,
+    unroll: bool,
+) -> EllipseFit:
+    """What `fit` does; `unroll` is described in `descent`."""
     d = points.shape[1]
     p = d + d * (d + 1) // 2
     dtype = points.dtype
@@ -231,7 +247,7 @@ def fit(
         mean, precision = jnp.zeros(p, dtype), jnp.zeros((p, p), dtype)
     else:
         mean = (parameters(prior.ellipse) - shift) / size
-        precision = inverse(prior.covariance / size**2)
+        precision = inverse(prior.covariance / size**2, unroll)
     problem = Problem(local / size, weight, mean, precision, noise / size)
     if init is None and prior is None:
         start = parameters(moments(problem.points, mask))
@@ -242,13 +258,13 @@ def fit(
     else:
         corners = (bounds.centre - middle) / size
         limits = (bounds.semi_axes[0] / size, bounds.semi_axes[1] / size, corners[0], corners[1])
-    theta, cost, left = minimise(*fixed((problem, start, limits)), loss, iterations)
+    theta, cost, left = minimise(*fixed((problem, start, limits)), loss, iterations, unroll)
     theta = _attach(theta, problem, loss)
     data, _, _, variance = summary(theta, problem.points, weight, loss, problem.noise)
     information = data / variance + precision
     # directions of which nothing is known are given the error of 1,000 sizes, or what rounding lets one tell
     floor = 1e-6 + 8.0 * jnp.finfo(dtype).eps * jnp.trace(information)
-    covariance = inverse(information + floor * jnp.eye(p, dtype=dtype))
+    covariance = inverse(information + floor * jnp.eye(p, dtype=dtype), unroll)
     least = p if prior is None else 1
     code = jnp.where(left > 0.1 * variance, Code.NOT_CONVERGED, Code.OK)
     result = EllipseFit(from_parameters(theta), code, jnp.sqrt(variance), covariance, cost / problem.noise**2)

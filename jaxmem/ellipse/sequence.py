@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxmem.ellipse.descent import summary
-from jaxmem.ellipse.fitting import Code, EllipseFit, Prior, conclude, fit, moments, near
+from jaxmem.ellipse.fitting import Code, EllipseFit, Prior, conclude, moments, near, solve
 from jaxmem.ellipse.geometry import from_parameters, parameters
 from jaxmem.types import Scalar
 
@@ -96,7 +96,7 @@ def _outwards(points, mask, change, noise, loss, iterations) -> EllipseFit:
     def advance(last, covariance, rows, first):
         size = jnp.where(first, 0.0, change * last.semi_axes.mean())
         widened = covariance + near(last, size, size).covariance
-        result = fit(*rows, prior=Prior(last, widened), noise=noise, loss=loss, iterations=iterations)
+        result = solve(rows[0], rows[1], None, Prior(last, widened), None, loss, noise, iterations, unroll=False)
         ellipse, covariance = jax.tree.map(
             lambda new, old: jnp.where(result.success, new, old),
             (result.ellipse, result.covariance),
@@ -107,7 +107,7 @@ def _outwards(points, mask, change, noise, loss, iterations) -> EllipseFit:
     def both(carry, k):
         index = jnp.stack([seed - k, seed + k])
         there = jnp.clip(index, 0, slices - 1)
-        result = jax.vmap(advance, (0, 0, 0, None))(*carry, (points[there], mask[there]), k == 0)
+        result = jax.vmap(advance, (0, 0, 0, None))(carry[0], carry[1], (points[there], mask[there]), k == 0)
         return (result.ellipse, result.covariance), (result, jnp.where(index == there, index, slices))
 
     twice = jax.tree.map(lambda a: jnp.stack([a, a]), (start, vague))

@@ -15,6 +15,7 @@ from jaxmem.pipeline.record import Run
 _ROW = 96  # points a slice is fitted with
 _TOGETHER = 8  # membranes fitted at a time
 _BEYOND = 4  # slices above and below a membrane's own in which points may come back
+_SLANT = 0.7  # |component along the beam| of the normal above which a slice's ellipse says little about a point
 _REACH = 12.0  # voxels between a point that comes back and one that is there: ellipses do not reach across to other membranes
 
 
@@ -92,7 +93,8 @@ def prune_and_recover(
     for k, region in enumerate(regions):
         owner[region.members] = slices.order.index(k) + 1 if k in slices.order else -1
     rows = slices.fits.code.shape[1]
-    asked = np.flatnonzero((owner >= 0) & (planes >= slices.first) & (planes < slices.first + rows))
+    within = (planes >= slices.first) & (planes < slices.first + rows)
+    asked = np.flatnonzero((owner >= 0) & within & (np.abs(line.normals[:, 0]) <= _SLANT))
     fits = slices.fits._replace(covariance=config.fit.inflation**2 * slices.fits.covariance)
     answer = owner.copy()
     answer[asked] = _ask(fits, line, asked, planes[asked] - slices.first, owner[asked], config)
