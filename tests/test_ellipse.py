@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.test_util import check_grads
+from scipy.stats import t as student
 
 from jaxmem import ellipse as ell
 
@@ -339,6 +340,23 @@ def test_pixels_are_dropped_kept_and_recovered():
     assert (new[:, 40] == 0).all()  # not likely to be membrane
     assert (new[:, 60:68] == 0).all()
     assert (new[:, 68:] == -1).all()
+
+
+def test_bic_weighs_misfit_against_parameters():
+    rng = np.random.default_rng(14)
+    off, mask = rng.normal(0, 1, 200).astype(np.float32), np.ones(200, bool)
+    criterion = jax.jit(ell.bic)
+    # of the same misfit, each parameter costs log n; half the misfit is worth many parameters
+    assert np.isclose(criterion(off, mask, 9.0) - criterion(off, mask, 5.0), 4 * np.log(200), atol=1e-2)
+    assert criterion(0.5 * off, mask, 30.0) < criterion(off, mask, 5.0)
+    wild = off.copy()
+    wild[:10] = 40.0  # ten spurious points: normal errors would add 870
+    assert criterion(wild, mask, 5.0) - criterion(off, mask, 5.0) < 350
+    padded = np.concatenate([off, np.full(56, 99.0, np.float32)])
+    assert np.isclose(criterion(padded, np.arange(256) < 200, 5.0), criterion(off, mask, 5.0), atol=1e-2)
+    # the constant is that of Student's t
+    density = student.logpdf(off, 4, scale=student.fit(off, f0=4, floc=0)[2]).sum()
+    assert np.isclose(criterion(off, mask, 0.0), -2 * density, rtol=1e-3)
 
 
 def test_nothing_compiles_twice():

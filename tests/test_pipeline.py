@@ -2,19 +2,24 @@
 
 import json
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from jaxmem import Config, JaxmemError, Tomogram, evaluate, fit_mask, load_config, segment
+from jaxmem.grouping import Midline, Region, describe
 from jaxmem.io import read_mrc, read_ply
 from jaxmem.pipeline import write_run
 from jaxmem.pipeline.config import PreprocessConfig
 from jaxmem.pipeline.evaluate import format_scores
+from jaxmem.pipeline.evidence import weigh
 from jaxmem.pipeline.files import read_run
 from jaxmem.pipeline.masks import outline, truth_midlines
+from jaxmem.pipeline.pruning import prune_and_recover, slice_ellipses
+from jaxmem.pipeline.record import Run
 from jaxmem.pipeline.stages import prepared_slices
-from jaxmem.surface import is_watertight
+from jaxmem.surface import extract, fit_membranes, is_watertight
 
 
 @pytest.fixture(scope="session")
@@ -170,11 +175,77 @@ def test_fit_of_a_mask(shells, instances):
         float(np.mean(np.linalg.norm(m.mesh.vertices - m.mesh.vertices.mean(0), axis=1))) for m in result.membranes
     )
     assert np.allclose(found, sorted(radii.values()), atol=0.5)
+    evidence = sorted((m.evidence for m in result.membranes), key=lambda e: e.semi_axes[0])
+    for one, radius in zip(evidence, sorted(radii.values())):  # nine parameters are enough for a sphere
+        assert one.ellipsoid < one.ellipses
+        assert np.allclose(one.semi_axes, radius, rtol=0.1)
     scores = evaluate(result.labels, result.semantic, result.surfaces(), volume)
     assert scores["instances"]["matched"] == 3
     assert scores["instances"]["invented"] == []
     assert scores["distance_voxels"]["mean"] < 0.5
     assert "3 of 3 found" in format_scores(scores)
+
+
+def ellipsoid_points(rng, semi_axes, centre, bumps=0.0):
+    """Midline points of a closed surface whose caps are missing, as the grouping finds them, and their normals."""
+    u = rng.normal(size=(6000, 3))
+    u /= np.linalg.norm(u, axis=1, keepdims=True)
+    u = u[np.abs(u[:, 0]) < 0.6]
+    ripple = 1.0 + bumps * np.sin(5.0 * np.arctan2(u[:, 1], u[:, 2]))
+    points = np.array(centre) + u * semi_axes * ripple[:, None] + rng.normal(0, 0.3, u.shape)
+    normals = u / semi_axes
+    return points, normals / np.linalg.norm(normals, axis=1, keepdims=True)
+
+
+def as_line(points, normals, weight):
+    points = points.astype(np.float32)
+    return Midline(points, normals, np.round(points).astype(int), weight.astype(np.float32))
+
+
+def one_region(line, members, shape=(56, 64, 64)):
+    return Region(members, describe(line.points[members], line.normals[members], shape), True)
+
+
+def test_ellipses_prune_what_is_spurious_and_recover_what_is_faint():
+    rng = np.random.default_rng(0)
+    points, normals = ellipsoid_points(rng, (20.0, 18.0, 15.0), (28, 32, 32))
+    turn = np.arctan2(points[:, 1] - 32, points[:, 2] - 32)
+    faint = np.abs(turn) < 0.35  # too faint for the grouping, but on the membrane
+    upright = np.abs(normals[:, 0]) < 0.35
+    stray = np.where(upright & (np.abs(turn - 2.0) < 0.1))[0][:40]
+    points[stray] += 6.0 * normals[stray]
+    far = np.where(faint & upright)[0][::10]
+    points[far] += 6.0 * normals[far]  # faint, and not on it
+    line = as_line(points, normals, np.where(faint, 0.25, 0.8))
+    region = one_region(line, np.flatnonzero(~faint))
+    config, run = replace(Config(), fit=replace(Config().fit, inflation=1.0)), Run(None)  # independent errors
+    slices = slice_ellipses(line, [region], config, run)
+    members = prune_and_recover(line, [region], slices, config, run)[0].members
+    kept = np.isin(np.arange(len(points)), members)
+    assert not kept[stray].any()
+    assert not kept[far].any()
+    assert kept[~faint & (np.abs(turn - 2.0) >= 0.1)].mean() > 0.99
+    near = faint & upright & (np.abs(turn) < 0.3)
+    near[far] = False
+    assert kept[near].mean() > 0.8
+    assert len(run.decisions) == 1
+    assert "pruned" in run.decisions[0]
+
+
+@pytest.mark.parametrize("bumps", [0.0, 0.08])
+def test_evidence_tells_an_ellipsoid_from_what_is_none(bumps):
+    points, normals = ellipsoid_points(np.random.default_rng(1), (20.0, 18.0, 15.0), (28, 32, 32), bumps)
+    line = as_line(points, normals, np.ones(len(points)))
+    region = one_region(line, np.arange(len(points)))
+    config = replace(Config().fit, inflation=1.0, least_noise=0.3)
+    fitted = fit_membranes([line.points], [line.normals], [region.shape], [True], config)[0]
+    mesh = extract(fitted, (56, 64, 64), config)[0]
+    evidence = weigh(line, region, 0, None, mesh, fitted.noise, config)
+    assert evidence.ellipses is None
+    assert evidence.model == ("gp" if bumps else "ellipsoid")
+    assert (abs(evidence.gp - evidence.ellipsoid) > 100) or not bumps
+    if not bumps:
+        assert np.allclose(evidence.semi_axes, (20, 18, 15), atol=0.3)
 
 
 def test_fit_of_filled_labels(shells):

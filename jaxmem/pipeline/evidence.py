@@ -9,13 +9,13 @@ from scipy.spatial import cKDTree
 
 from jaxmem import ellipse as ell
 from jaxmem.grouping import Midline, Region
-from jaxmem.grouping.shape import distances, evenly
+from jaxmem.grouping.shape import describe, distances, evenly
 from jaxmem.numerics import bucket_size, pad_to
 from jaxmem.pipeline.pruning import Slices
 from jaxmem.pipeline.record import Evidence
 from jaxmem.surface import FitConfig, Mesh
 
-_MOST = 4096
+_MOST = 1024  # points; `describe` uses no more
 
 
 _bic = jax.jit(ell.bic)
@@ -63,11 +63,13 @@ def weigh(
     three = points.shape[1] == 3
     closest = cKDTree(mesh.vertices).query(points)[1]
     away = ((points - mesh.vertices[closest]) * mesh.normals[closest]).sum(1)
-    # the trace of the process's hat matrix is the sum of the variances of its mean over those of the points
-    freedom = float(np.sum((mesh.sigma[closest] / (config.inflation * noise)) ** 2))
-    gp = _criterion(away, freedom)
-    fixed = _criterion(distances(region.shape.ellipse, points), 9.0 if three else 5.0)
-    axes = np.asarray(region.shape.ellipse.semi_axes)
+    # the trace of the process's hat matrix is the sum of the variances of its mean over those of the points; its anchors, which are
+    # made from the points, hide some of it, but it is never less than that of the ellipsoid it starts from
+    least = 9.0 if three else 5.0
+    gp = _criterion(away, max(least, float(np.sum((mesh.sigma[closest] / (config.inflation * noise)) ** 2))))
+    ellipse = describe(points, normals, (1,) * points.shape[1]).ellipse
+    fixed = _criterion(distances(ellipse, points), least)
+    axes = np.asarray(ellipse.semi_axes)
     if not three:
         return Evidence(fixed, None, gp, axes)
     by_slice = None

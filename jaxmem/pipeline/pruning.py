@@ -14,8 +14,7 @@ from jaxmem.pipeline.record import Run
 
 _ROW = 96  # points a slice is fitted with
 _TOGETHER = 8  # membranes fitted at a time
-_BEYOND = 4  # slices above and below a membrane's own in which points may come back
-_SLANT = 0.7  # |component along the beam| of the normal above which a slice's ellipse says little about a point
+_SLANT = 0.5  # |component along the beam| of the normal above which a slice's ellipse says little about a point
 _REACH = 12.0  # voxels between a point that comes back and one that is there: ellipses do not reach across to other membranes
 
 
@@ -52,8 +51,8 @@ def slice_ellipses(line: Midline, regions: list[Region], config: Config, run: Ru
         return None
     planes = line.voxels[:, 0]
     used = np.concatenate([regions[k].members for k in closed])
-    first = int(planes[used].min()) - _BEYOND
-    rows = bucket_size(int(planes[used].max()) + _BEYOND + 1 - first, 32)
+    first = int(planes[used].min())
+    rows = bucket_size(int(planes[used].max()) + 1 - first, 32)
     parts, counts = [], []
     with run.stage("ellipses", len(closed)) as step:
         for start in range(0, len(closed), _TOGETHER):
@@ -74,7 +73,7 @@ def slice_ellipses(line: Midline, regions: list[Region], config: Config, run: Ru
 def prune_and_recover(
     line: Midline, regions: list[Region], slices: Slices | None, config: Config, run: Run
 ) -> list[Region]:
-    """Points far from their slice's ellipse go, and near ones come back.
+    """Points far from their slice's ellipse go, and near ones come back; not where the membrane faces the beam.
 
     Arguments:
         line: midline points, those too faint for the grouping included: they may come back.
@@ -104,8 +103,8 @@ def prune_and_recover(
         gone = mine & (answer != number)
         if gone.sum() > 0.5 * mine.sum():
             continue  # then the ellipses are wrong, not the points
-        span = planes[mine].min() - _BEYOND, planes[mine].max() + _BEYOND
-        back = np.flatnonzero((answer == number) & (owner == 0) & (planes >= span[0]) & (planes <= span[1]))
+        span = (planes >= planes[mine].min()) & (planes <= planes[mine].max())
+        back = np.flatnonzero((answer == number) & (owner == 0) & span)
         back = back[cKDTree(line.points[mine]).query(line.points[back])[0] <= _REACH]
         members[k] = np.sort(np.concatenate([np.flatnonzero(mine & ~gone), back]))
         if gone.any() or len(back):
