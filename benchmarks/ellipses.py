@@ -212,12 +212,14 @@ def run_peers(count: int) -> None:
         found, seconds = timed(batch, data.points[:some], repeats=1)
         truth = jax.tree.map(lambda a: a[:some], data.truth)
         report("Optimistix Levenberg-Marquardt, vmapped", seconds, np.asarray(off(found, truth)), f"{some} fits")
-    block = 250
     ours = {
         "jaxmem, one `vmap` over all": jax.jit(jax.vmap(lambda p, m: ell.fit(p, m))),
-        f"jaxmem, blocks of {block}": jax.jit(
-            lambda p, m: jax.lax.map(lambda a: ell.fit(*a), (p, m), batch_size=block)
-        ),
+        **{
+            f"jaxmem, blocks of {block}": jax.jit(
+                lambda p, m, block=block: jax.lax.map(lambda a: ell.fit(*a), (p, m), batch_size=block)
+            )
+            for block in (64, 250, 1000)
+        },
         "jaxmem, Cauchy loss alone": jax.jit(jax.vmap(lambda p, m: ell.fit(p, m, loss="cauchy", noise=1 / 2.385))),
     }
     for name, fit in ours.items():

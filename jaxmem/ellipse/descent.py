@@ -34,7 +34,7 @@ LOSSES = {
 }
 
 
-def matrix_of(theta, d):
+def _matrix(theta, d):
     entry = dict(zip([(i, j) for i in range(d) for j in range(i, d)], theta[d:]))
     return jnp.stack([jnp.stack([entry[min(i, j), max(i, j)] for j in range(d)]) for i in range(d)])
 
@@ -46,7 +46,7 @@ def _dot(a, b):
 def _axes(theta, d):
     """Semi-axes, the shortest one last, and their directions."""
     if d == 3:
-        values, vectors = jnp.linalg.eigh(matrix_of(theta, d))
+        values, vectors = jnp.linalg.eigh(_matrix(theta, d))
         return list(values[::-1]), [list(row) for row in vectors.T[::-1]]
     p, q, r = theta[2:]
     middle, half = 0.5 * (p + r), 0.5 * (p - r)
@@ -130,7 +130,7 @@ def _clip(theta, d, least, most, low, high):
     """Parameters with the semi-axes between `least` and `most` and the centre between `low` and `high`."""
     centre = [jnp.clip(c, low[i], high[i]) for i, c in enumerate(theta[:d])]
     if d == 3:
-        values, vectors = jnp.linalg.eigh(matrix_of(theta, d))
+        values, vectors = jnp.linalg.eigh(_matrix(theta, d))
         matrix = (vectors * jnp.clip(values, least, most)) @ vectors.T
         return centre + [matrix[i, j] for i in range(3) for j in range(i, 3)]
     p, q, r = theta[2:]
