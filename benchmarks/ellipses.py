@@ -374,7 +374,7 @@ def draw_picture(path: Path) -> None:
         axes.plot(*points[z][mask[z]][:, ::-1].T, ".", color="#ff7f0e", markersize=5, label="pixels")
         axes.set(xlim=(20, 80), ylim=(80, 20), title=f"slice {z}: {mask[z].sum()} pixels")
         axes.tick_params(labelbottom=False, labelleft=False)
-    axes.legend(fontsize=7, loc="lower right", framealpha=0.9)
+    axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.03), ncols=2, frameon=False)
     axes = figure.add_subplot(1, 3, 3)
     error = jax.jit(jax.vmap(ell.errors))(found)
     for i, name in enumerate(("longer", "shorter")):
@@ -382,7 +382,7 @@ def draw_picture(path: Path) -> None:
             np.arange(slices), found.ellipse.semi_axes[:, i], 2 * np.asarray(error.semi_axes[:, i]), fmt=".", label=name
         )
         axes.plot([float(e.semi_axes[i]) for e in truth], "k--", linewidth=0.8)
-    axes.set(xlabel="slice", title="semi-axes (pixels), two standard deviations")
+    axes.set(xlabel="slice", title="semi-axes, pixels")
     axes.legend(fontsize=7)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
