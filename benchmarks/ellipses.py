@@ -199,12 +199,17 @@ def optimistix_batch() -> Callable | None:
     return jax.jit(jax.vmap(fit))
 
 
-def run_peers(count: int) -> None:
-    data = arcs(count, (0.5, 1.0))
-    mask = np.ones(data.points.shape[:2], bool)
+def direct_fits(count: int, cover: tuple[float, float]) -> tuple[Arcs, np.ndarray]:
+    """Arcs with their mask, after a table of what the direct peers make of them was begun."""
+    data = arcs(count, cover)
     heading()
     for name, fit, some in peers(count):
         one_by_one(name, fit, data, max(some, 1))
+    return data, np.ones(data.points.shape[:2], bool)
+
+
+def run_peers(count: int) -> None:
+    data, mask = direct_fits(count, (0.5, 1.0))
     one_by_one("SciPy `least_squares`, Cauchy loss, orthogonal", scipy_fit(data, "cold"), data, count // 50)
     batch = optimistix_batch()
     if batch is not None:
@@ -241,11 +246,7 @@ def codes(found: ell.EllipseFit) -> str:
 
 
 def run_short(count: int) -> None:
-    data = arcs(count, (0.2, 0.3))
-    mask = np.ones(data.points.shape[:2], bool)
-    heading()
-    for name, fit, some in peers(count):
-        one_by_one(name, fit, data, max(some, 1))
+    data, mask = direct_fits(count, (0.2, 0.3))
     one_by_one("SciPy, cold", scipy_fit(data, "cold"), data, count // 50)
     one_by_one("SciPy, warm", scipy_fit(data, "warm"), data, count // 50)
     ways = {

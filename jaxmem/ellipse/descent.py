@@ -56,7 +56,7 @@ def _axes(theta, d):
     return [middle + spread, middle - spread], [[c, s], [-s, c]]
 
 
-def _rows(theta, points, d, newton=1):
+def _rows(theta, points, d, newton):
     """Distances of the points, and their derivatives with respect to each parameter; everything by coordinates.
 
     The distance of `geometry.distance`, with few steps from a start that is right to first order: of points a voxel off an ellipse, an

@@ -227,7 +227,7 @@ def solve(
     iterations: int,
     unroll: bool,
 ) -> EllipseFit:
-    """What `fit` does; `unroll` is described in `descent`."""
+    """`fit` without its checks, with the same arguments and result; `unroll` trades time to compile for speed (see `descent`)."""
     d = points.shape[1]
     p = d + d * (d + 1) // 2
     dtype = points.dtype

@@ -140,7 +140,7 @@ def _smooth(points, mask, start: EllipseFit, gap, change, noise, loss, rounds) -
     theta = jax.vmap(jax.vmap(lambda e: (parameters(e) - shift) / size))(start.ellipse).swapaxes(0, 1)
     noise, gap = noise / size, gap / size
     # precision of the change between slices; entries off the diagonal of A have half the variance of those on it
-    radius = jnp.stack([e.semi_axes.mean() for e in _rows_at(start.ellipse, best)]) / size
+    radius = start.ellipse.semi_axes[:, best].mean(-1) / size
     steady = (jnp.array([1.0, 1.0, 1.0, 2.0, 1.0], dtype) / (change * radius[:, None]) ** 2).reshape(-1)
     width = members * 5
     identity = jnp.eye(width, dtype=dtype)
@@ -184,10 +184,6 @@ def _smooth(points, mask, start: EllipseFit, gap, change, noise, loss, rounds) -
 
     fits = jax.vmap(jax.vmap(finish))(theta, weight.sum(-1), covariance, variance)
     return jax.tree.map(lambda a: a.swapaxes(0, 1), fits)
-
-
-def _rows_at(ellipses, row):
-    return [jax.tree.map(lambda a, i=i: a[i, row], ellipses) for i in range(ellipses.angle.shape[0])]
 
 
 def _smoothed(matrix, target, steady):

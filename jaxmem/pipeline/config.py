@@ -54,7 +54,7 @@ class EllipseConfig:
     """Pruning and recovery slice by slice (paper, Section 5.1).
 
     Attributes:
-        enabled: whether closed membranes are pruned and completed at all.
+        enabled: whether ellipses are fitted at all; without, nothing is pruned, recovered, or compared with them.
         tolerance: points within so many voxels of their ellipse stay, and others come back.
         change: relative standard deviation of an ellipse's change from slice to slice.
         least_probability: smoothed membrane probability of points that come back; lower than `midline.threshold`.

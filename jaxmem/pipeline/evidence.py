@@ -39,7 +39,7 @@ def _in_slice(fits: ell.EllipseFit, row, point):
 def weigh(
     line: Midline, region: Region, number: int, slices: Slices | None, mesh: Mesh, noise: float, config: FitConfig
 ) -> Evidence | None:
-    """Compare the models on points so far apart that their errors are independent.
+    """Compare the models on points `config.spacing` apart, whose errors are taken to be independent.
 
     Distances are across the surface: one within a slice counts by the part of the normal that lies in the slice.
 
@@ -49,7 +49,7 @@ def weigh(
         slices: ellipses of all membranes, if they were fitted.
         mesh: the membrane's surface.
         noise: of the points about it, voxels.
-        config: `inflation` and `spacing` as used in the fit.
+        config: as used in the fit.
 
     Returns:
         None for an open membrane.
