@@ -248,6 +248,25 @@ def test_evidence_tells_an_ellipsoid_from_what_is_none(bumps):
         assert np.allclose(evidence.semi_axes, (20, 18, 15), atol=0.3)
 
 
+def test_evidence_of_ellipses_that_are_no_ellipsoid():
+    """Slices that are ellipses, each a little aside from the last: at most five parameters each, and worth them."""
+    points, _ = ellipsoid_points(np.random.default_rng(2), (20.0, 18.0, 15.0), (28, 32, 32))
+    points = np.concatenate([points] * 2)
+    points += np.random.default_rng(3).normal(0, 0.2, points.shape)
+    offset = points - (28, 32, 32)
+    normals = offset * [0, 1 / 18**2, 1 / 15**2]
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    points[:, 2] += 4.0 * np.sin(points[:, 0] / 3.0)
+    line = as_line(points, normals, np.ones(len(points)))
+    region = one_region(line, np.arange(len(points)))
+    config = replace(Config().fit, inflation=1.0, spacing=1.5)
+    fitted = fit_membranes([line.points], [line.normals], [region.shape], [True], config)[0]
+    mesh = extract(fitted, (56, 64, 64), config)[0]
+    slices = slice_ellipses(line, [region], Config(), Run(None))
+    evidence = weigh(line, region, 0, slices, mesh, fitted.noise, config)
+    assert evidence.ellipses < evidence.ellipsoid
+
+
 def test_fit_of_filled_labels(shells):
     z, y, x = np.indices((30, 40, 40), float)
     filled = (np.sqrt((z - 15) ** 2 + (y - 20) ** 2 + (x - 20) ** 2) < 11).astype(np.int16) * 7

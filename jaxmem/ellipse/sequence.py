@@ -36,7 +36,8 @@ def fit_sequence(
 
     Returns:
         An `EllipseFit` with a leading axis over slices. A slice without points of its own has an ellipse with an
-        error bar, and the code TOO_FEW_POINTS.
+        error bar, and the code TOO_FEW_POINTS. After the smoother covariances are those for `noise` as it was given, not, as in
+        `fit`, for the points' own scatter.
 
     Raises:
         ValueError: if the shapes do not fit.

@@ -3,7 +3,6 @@
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from scipy.spatial import cKDTree
 
@@ -33,7 +32,10 @@ def _in_slice(fits: ell.EllipseFit, row, point):
     fit = jax.tree.map(lambda a: a[row], fits)
     theta = ell.parameters(fit.ellipse)
     away, slope = jax.value_and_grad(lambda t: ell.distance(ell.from_parameters(t), point))(theta)
-    return away, slope @ fit.covariance @ slope / jnp.maximum(fit.sigma, 1e-3) ** 2
+    return (
+        away,
+        slope @ fit.covariance @ slope,
+    )  # over the square of the noise that the sequence was fitted with, one voxel
 
 
 def weigh(
