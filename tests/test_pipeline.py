@@ -4,6 +4,7 @@ import json
 import logging
 from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
 
@@ -13,7 +14,7 @@ from jaxmem.io import read_mrc, read_ply
 from jaxmem.pipeline import write_run
 from jaxmem.pipeline.config import PreprocessConfig
 from jaxmem.pipeline.evaluate import format_scores
-from jaxmem.pipeline.evidence import weigh
+from jaxmem.pipeline.evidence import in_slice, weigh
 from jaxmem.pipeline.files import read_run
 from jaxmem.pipeline.masks import outline, truth_midlines
 from jaxmem.pipeline.pruning import prune_and_recover, slice_ellipses
@@ -265,6 +266,9 @@ def test_evidence_of_ellipses_that_are_no_ellipsoid():
     slices = slice_ellipses(line, [region], Config(), Run(None))
     evidence = weigh(line, region, 0, slices, mesh, fitted.noise, config)
     assert evidence.ellipses < evidence.ellipsoid
+    fits = jax.tree.map(lambda a: a[0], slices.fits)
+    leverage = in_slice(fits, line.voxels[:, 0] - slices.first, line.points[:, 1:])[1]
+    assert 2.0 < float(leverage.mean()) * slices.counts[0] / len(np.unique(line.voxels[:, 0])) < 5.5
 
 
 def test_fit_of_filled_labels(shells):

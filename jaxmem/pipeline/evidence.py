@@ -27,15 +27,22 @@ def _criterion(residual: np.ndarray, parameters: float) -> float:
 
 @jax.jit
 @partial(jax.vmap, in_axes=(None, 0, 0))
-def _in_slice(fits: ell.EllipseFit, row, point):
-    """Distance of a point to the ellipse of its slice, and how much the point itself holds that ellipse (its leverage)."""
+def in_slice(fits: ell.EllipseFit, row, point):
+    """Distances of points to the ellipses of their slices, and how much each point itself holds its ellipse (its leverage).
+
+    Arguments:
+        fits: of one membrane, leading axis over slices.
+        row: (n,) slices of the points.
+        point: (n, 2) voxels.
+
+    Returns:
+        (n,) voxels, negative inside, and (n,) leverages, whose sum over the points of a fit is its number of parameters.
+    """
     fit = jax.tree.map(lambda a: a[row], fits)
     theta = ell.parameters(fit.ellipse)
     away, slope = jax.value_and_grad(lambda t: ell.distance(ell.from_parameters(t), point))(theta)
-    return (
-        away,
-        slope @ fit.covariance @ slope,
-    )  # over the square of the noise that the sequence was fitted with, one voxel
+    # a leverage is in units of the variance that the sequence took for its points: one voxel^2
+    return away, slope @ fit.covariance @ slope
 
 
 def weigh(
@@ -80,7 +87,7 @@ def weigh(
         fits = jax.tree.map(lambda a: a[place], slices.fits)
         row = np.clip(line.voxels[region.members[chosen], 0] - slices.first, 0, len(fits.code) - 1)
         size = bucket_size(len(points), 512)
-        in_plane, leverage = _in_slice(fits, pad_to(row, size)[0], pad_to(points[:, 1:].astype(np.float32), size)[0])
+        in_plane, leverage = in_slice(fits, pad_to(row, size)[0], pad_to(points[:, 1:].astype(np.float32), size)[0])
         in_plane, leverage = np.asarray(in_plane)[: len(points)], np.asarray(leverage)[: len(points)]
         freedom = float(leverage.mean()) * float(slices.counts[place])
         by_slice = _criterion(in_plane * np.sqrt(np.maximum(1.0 - normals[:, 0] ** 2, 0.0)), freedom)
