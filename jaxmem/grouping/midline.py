@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
@@ -24,13 +24,14 @@ class Midline(NamedTuple):
     weight: Float[np.ndarray, " n"]
 
 
-def midline(probability: Float[np.ndarray, "*shape"], sigma: float, threshold: float) -> Midline:
+def midline(probability: Float[np.ndarray, "*shape"], sigma: float, threshold: float, clear: float = 0.0) -> Midline:
     """Ridges of a smoothed membrane probability (Steger 1998): where the gradient vanishes along the principal curvature.
 
     Arguments:
         probability: two- or three-dimensional, values 0...1.
         sigma: smoothing in voxels; about half the membrane's thickness.
         threshold: ridges whose smoothed probability is lower are left out.
+        clear: from ridges whose smoothed probability is higher the bending is measured, for fainter ones, too.
 
     Returns:
         At most one point for each voxel, moved by less than a voxel to the ridge, and from there to where the band's middle was
@@ -61,27 +62,35 @@ def midline(probability: Float[np.ndarray, "*shape"], sigma: float, threshold: f
     ridge = (-bend > 0.2 * weight / sigma**2) & (-bend >= np.abs(values[:, -1]))
     keep = ridge & (np.abs(step)[:, None] * np.abs(normal) <= 0.6).all(1)
     points = voxels[keep] + step[keep, None] * normal[keep]
-    back = np.clip(0.5 * sigma**2 * bending(points, normal[keep]), -1.0, 1.0)
+    back = np.clip(0.5 * sigma**2 * bending(points, normal[keep], weight[keep] > clear), -1.0, 1.0)
     points = points + back[:, None] * normal[keep]
     return Midline(points.astype(np.float32), normal[keep], voxels[keep], weight[keep])
 
 
-def bending(points: Float[np.ndarray, "n d"], normals: Float[np.ndarray, "n d"], neighbours: int = 24) -> np.ndarray:
+def bending(
+    points: Float[np.ndarray, "n d"],
+    normals: Float[np.ndarray, "n d"],
+    among: Bool[np.ndarray, " n"] | None = None,
+    neighbours: int = 24,
+) -> np.ndarray:
     """Divergence of the normals at each point, 1/voxel: the sum of the principal curvatures, positive if they spread.
 
-    From a linear fit to the normals of the nearest neighbours, each turned to the point's own side. A band that has been
+    From a linear fit to the normals of the nearest neighbours (`among` all or some), each turned to the point's own side. A band that has been
     smoothed by a Gaussian of width s has its ridge s^2 / 2 times this too far on the inside of the bend: on a sphere of
     radius R the smoothed density is exp(-(r - R)^2 / 2 s^2) / r, which is largest at R - s^2 / R.
     """
     n, d = points.shape
-    k = min(neighbours, n - 1)
+    source = np.arange(n) if among is None else np.flatnonzero(among)
+    k = min(neighbours, len(source) - 1)
     if k < 3 * d:
         return np.zeros(n)
     total = np.zeros(n)
-    tree = cKDTree(points)
+    tree = cKDTree(points[source])
     for start in range(0, n, 50000):  # in parts, so that memory does not grow with the volume
         part = slice(start, min(start + 50000, n))
-        near = tree.query(points[part], k=k + 1, workers=-1)[1][:, 1:]
+        near = source[
+            tree.query(points[part], k=k + 1, workers=-1)[1]
+        ]  # the point itself says nothing: it has no offset
         own = normals[part]
         offset = points[near] - points[part, None]
         turned = normals[near] * np.sign(np.einsum("nkd,nd->nk", normals[near], own))[..., None]

@@ -127,7 +127,9 @@ def group(
     threshold = config.midline.threshold
     faint = faint and config.ellipse.enabled and not is_flat(probability.shape)
     with run.stage("grouping", 3) as step:
-        line = midline(volume, sigma, min(threshold, config.ellipse.least_probability) if faint else threshold)
+        line = midline(
+            volume, sigma, min(threshold, config.ellipse.least_probability) if faint else threshold, threshold
+        )
         clear = np.flatnonzero(line.weight > threshold)
         bright = Midline(*(a[clear] for a in line))
         step(1)
