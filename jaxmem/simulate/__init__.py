@@ -1,5 +1,9 @@
-"""Simulated data: two-dimensional training slices and whole tomograms with their truth."""
+"""Simulated data: training slices, labelled contours, and whole tomograms with their truth."""
 
+from jaxmem.simulate.contours import ContourModel as ContourModel
+from jaxmem.simulate.contours import Contours as Contours
+from jaxmem.simulate.contours import draw_contours as draw_contours
+from jaxmem.simulate.contours import rasterise as rasterise
 from jaxmem.simulate.noise import NoiseSpectrum as NoiseSpectrum
 from jaxmem.simulate.noise import coloured_noise as coloured_noise
 from jaxmem.simulate.noise import detectability as detectability
