@@ -62,7 +62,7 @@ def simulate_set(key: Key[Array, ""], model: SliceModel, n: int, report: Callabl
     draw = jax.jit(jax.vmap(lambda k: training_slice(k, model)))
     images = np.empty((n, model.size, model.size), np.int8)
     labels = np.empty((n, model.size, model.size), np.int8)
-    chunk = min(n, 20)
+    chunk = 20  # whatever n is, so that all sets are drawn by one compiled program
     for start in range(0, n, chunk):
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(start, start + chunk))
         x, y = draw(keys)
