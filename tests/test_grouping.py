@@ -39,6 +39,16 @@ def test_smoothing_a_curved_band_does_not_move_its_middle(radius):
     assert abs(np.median(bending(line.points, outward)) * radius / 2 - 1) < 0.1
 
 
+def test_faint_points_do_not_move_clear_ones():
+    z, y, x = np.indices((40, 40, 40), float)
+    r = np.sqrt((z - 20) ** 2 + (y - 20) ** 2 + (x - 20) ** 2)
+    volume = np.where(np.abs(r - 12) < 1.5, np.where(x < 20, 1.0, 0.42), 0.0).astype(np.float32)
+    alone = midline(volume, 1.3, 0.3)
+    with_faint = midline(volume, 1.3, 0.15, clear=0.3)
+    assert len(with_faint.points) > len(alone.points)
+    assert np.allclose(with_faint.points[with_faint.weight > 0.3], alone.points, atol=1e-5)
+
+
 def test_nested_and_neighbouring_spheres_stay_apart(lines):
     line, volume = lines
     region = merge_regions(line.points, line.normals, VOXEL, MergeConfig())

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxmem.numerics import safe_norm
+from jaxmem.simulate.noise import uniform
 from jaxmem.types import Scalar
 
 _SLOTS = 12  # membranes at most
@@ -40,7 +41,7 @@ class ContourModel:
         radius, aspect, deformation: of closed membranes; the deformation is the size of the harmonics of the radius.
         sheet_radius, sheet_fraction: of membranes that enter the slice and leave it.
         nested_fraction, parallel_fraction, touching_fraction: share of membranes that are put inside another one, that
-            follow another one on its inside, `parallel_gap` away, and that are pushed against another one (they may cross
+            follow another one on its inside, at least `parallel_gap` away, and that are pushed against another one (they may cross
             by less than a pixel).
         gap_fraction: share of every contour that is missing, the same throughout a slice.
         pieces: into how many pieces a closed contour falls, twelve at most; an open one has a piece more.
@@ -101,12 +102,8 @@ class _Shape(NamedTuple):
     sheet: Bool[Array, "*batch"]
 
 
-def _uniform(key, bounds, shape=()):
-    return jax.random.uniform(key, shape, minval=bounds[0], maxval=bounds[1])
-
-
 def _log_uniform(key, bounds):
-    return jnp.exp(_uniform(key, (jnp.log(bounds[0]), jnp.log(bounds[1]))))
+    return jnp.exp(uniform(key, (jnp.log(bounds[0]), jnp.log(bounds[1]))))
 
 
 def _draw_shape(key, model: ContourModel, hosts: _Shape, accepted):
@@ -120,21 +117,21 @@ def _draw_shape(key, model: ContourModel, hosts: _Shape, accepted):
     sheet = (kind == 0) | (parallel & host.sheet)
 
     radius = jnp.where(kind == 0, _log_uniform(keys[2], model.sheet_radius), _log_uniform(keys[2], model.radius))
-    radius = jnp.where(nested, host.radius * _uniform(keys[3], (0.25, 0.85)), radius)
-    radius = jnp.where(parallel, host.radius - _uniform(keys[4], model.parallel_gap) / host.aspect, radius)
-    aspect = jnp.where(sheet, 1.0, jnp.where(parallel, host.aspect, _uniform(keys[5], model.aspect)))
-    angle = jnp.where(parallel, host.angle, _uniform(keys[6], (0.0, 2 * jnp.pi)))
+    radius = jnp.where(nested, host.radius * uniform(keys[3], (0.25, 0.85)), radius)
+    radius = jnp.where(parallel, host.radius - uniform(keys[4], model.parallel_gap) / host.aspect, radius)
+    aspect = jnp.where(sheet, 1.0, jnp.where(parallel, host.aspect, uniform(keys[5], model.aspect)))
+    angle = jnp.where(parallel, host.angle, uniform(keys[6], (0.0, 2 * jnp.pi)))
     # a sheet keeps close to its circle, or it would cross the slice many times
     size = jnp.where(sheet, 0.3, 1.0) * model.deformation
     drawn = jax.random.normal(keys[7], (4, 2)) * size / _ORDERS[:, None]
     harmonics = jnp.where(parallel, host.harmonics, drawn)
 
-    centre = _uniform(keys[8], (-0.1, 1.1), (2,)) * model.size
+    centre = uniform(keys[8], (-0.1, 1.1), (2,)) * model.size
     # a sheet passes through a place well within the slice
-    on = _uniform(keys[9], (0.15, 0.85), (2,)) * model.size
+    on = uniform(keys[9], (0.15, 0.85), (2,)) * model.size
     centre = jnp.where(sheet, on - radius * jnp.stack([jnp.sin(angle), jnp.cos(angle)]), centre)
     room = jnp.maximum(host.radius * host.aspect - radius, 0.0)
-    centre = jnp.where(nested, host.centre + _uniform(keys[10], (-0.7, 0.7), (2,)) * room, centre)
+    centre = jnp.where(nested, host.centre + uniform(keys[10], (-0.7, 0.7), (2,)) * room, centre)
     centre = jnp.where(parallel, host.centre, centre)
     return _Shape(centre, radius, aspect, angle, harmonics, sheet), touching
 
@@ -191,7 +188,7 @@ def _place(key, model: ContourModel):
             gaps = away(points)
             k, near, theirs = jnp.unravel_index(jnp.argmin(gaps), gaps.shape)
             way = others[k, theirs] - points[near * _COARSE]
-            rest = _uniform(jax.random.fold_in(key, -1 - i), (0.0, 3.0))
+            rest = uniform(jax.random.fold_in(key, -1 - i), (0.0, 3.0))
             way = way * (1.0 - rest / jnp.maximum(safe_norm(way), 1.0))
             shift = jnp.where(touching & (gaps.min() < 0.5 * model.size), way, 0.0)
             points, shape = points + shift, shape._replace(centre=shape.centre + shift)
@@ -238,21 +235,21 @@ def _labelled(key, model: ContourModel, missing, within):
 def _draw_strays(key, model: ContourModel, wanted):
     """Arcs of circles in steps of half a pixel, until their lengths sum to `wanted`."""
     keys = jax.random.split(key, 4)
-    length = _uniform(keys[0], (3.0, 0.5 * _STRAY_POINTS), (_STRAYS,))
+    length = uniform(keys[0], (3.0, 0.5 * _STRAY_POINTS), (_STRAYS,))
     bend = 0.08 * jax.random.normal(keys[1], (_STRAYS, 1))
-    start = _uniform(keys[2], (0.0, 1.0), (_STRAYS, 1, 2)) * model.size
+    start = uniform(keys[2], (0.0, 1.0), (_STRAYS, 1, 2)) * model.size
     s = 0.5 * jnp.arange(_STRAY_POINTS)
-    heading = _uniform(keys[3], (0.0, 2 * jnp.pi), (_STRAYS, 1)) + bend * s
+    heading = uniform(keys[3], (0.0, 2 * jnp.pi), (_STRAYS, 1)) + bend * s
     points = start + jnp.cumsum(0.5 * jnp.stack([jnp.sin(heading), jnp.cos(heading)], -1), 1)
     used = jnp.cumsum(length) <= wanted
     return points, (s < length[:, None]) & used[:, None] & _in_slice(points, model)
 
 
 def draw_contours(key: Key[Array, ""], model: ContourModel) -> Contours:
-    """One slice's membranes with their gaps, and stray pieces.
+    """One slice's membranes with their gaps, and stray pieces: the task of grouping (paper, Section 4), with its truth.
 
-    Membranes are placed one after another by a search that ends when there is room: many slices are drawn faster by
-    `jax.lax.map` than by `jax.vmap`.
+    Membranes are placed one after another by a search that ends when there is room: under `jax.vmap` every slice waits for
+    the slowest; `jax.lax.map` draws one after the other.
 
     Arguments:
         key: random key.
@@ -261,14 +258,14 @@ def draw_contours(key: Key[Array, ""], model: ContourModel) -> Contours:
     keys = jax.random.split(key, 6)
     curves, present = _place(keys[0], model)
     within = _in_slice(curves, model) & present[:, None]
-    missing = _uniform(keys[1], model.gap_fraction)
+    missing = uniform(keys[1], model.gap_fraction)
     visible = jax.vmap(lambda key, w: _labelled(key, model, missing, w))(jax.random.split(keys[2], _SLOTS), within)
     order = jnp.arange(1, 13)
     size = jax.random.normal(keys[3], (_SLOTS, 2, 2, len(order))) * model.wobble / jnp.sqrt(len(order))
     turn = 2 * jnp.pi * order[:, None] * jnp.arange(_POINTS) / _POINTS
     wobble = jnp.einsum("kaio,iop->kpa", size, jnp.stack([jnp.cos(turn), jnp.sin(turn)]))
     labelled = jnp.sum(visible * safe_norm(curves[:, 1] - curves[:, 0])[:, None])
-    strays, stray_visible = _draw_strays(keys[4], model, _uniform(keys[5], model.stray_fraction) * labelled)
+    strays, stray_visible = _draw_strays(keys[4], model, uniform(keys[5], model.stray_fraction) * labelled)
     return Contours(curves + wobble, within, visible, within.all(-1), present, strays, stray_visible, missing)
 
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from jaxmem.preprocess import gaussian
+from jaxmem.types import Scalar
 
 
 class NoiseSpectrum(NamedTuple):
@@ -16,7 +17,7 @@ class NoiseSpectrum(NamedTuple):
     radial: Float[Array, " n"]
 
 
-def uniform(key: Key[Array, ""], bounds: tuple[float, float], shape: tuple[int, ...] = ()) -> Array:
+def uniform(key: Key[Array, ""], bounds: tuple[Scalar, Scalar], shape: tuple[int, ...] = ()) -> Array:
     """Uniform numbers between two bounds."""
     return jax.random.uniform(key, shape, minval=bounds[0], maxval=bounds[1])
 
