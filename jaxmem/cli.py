@@ -168,6 +168,7 @@ def _train(args: argparse.Namespace) -> int:
         raise JaxmemError("--like and --membranes belong together; give both or neither")
     _prepare(quiet=False)
     config = TrainConfig(epochs=args.epochs, images=args.images, seed=args.seed)
+    config = replace(config, test_images=min(config.test_images, args.images))
     config = replace(config, network=replace(config.network, width=args.width, depth=args.depth))
     if args.like is not None:
         tomogram = read_mrc(args.like, args.voxel_size)

@@ -24,12 +24,12 @@ from jaxmem.simulate import (
 from jaxmem.simulate.profile import STEP, blurred, sampled
 
 MODEL = SliceModel(size=96)
+draw = jax.jit(jax.vmap(training_slice, (0, None)))  # one compiled program for every range
 
 
 @pytest.fixture(scope="module")
 def slices():
-    draw = jax.jit(jax.vmap(lambda key: training_slice(key, MODEL)))
-    return draw(jax.random.split(jax.random.key(0), 12))
+    return draw(jax.random.split(jax.random.key(0), 12), MODEL)
 
 
 def test_slices_have_every_class_and_are_normalised(slices):
@@ -47,16 +47,17 @@ def test_membranes_are_darker_than_background(slices):
 
 
 def test_same_key_same_slice():
-    one, two = (jax.jit(lambda k: training_slice(k, MODEL))(jax.random.key(3)) for _ in range(2))
-    assert np.array_equal(one[0], two[0])
-    assert np.array_equal(one[1], two[1])
+    images, labels = draw(jnp.repeat(jax.random.split(jax.random.key(3), 6), 2), MODEL)
+    assert np.array_equal(images[::2], images[1::2])
+    assert np.array_equal(labels[::2], labels[1::2])
+    assert not np.array_equal(images[0], images[2])
 
 
 def test_gaps_leave_less_membrane():
     def share(gap):
         model = replace(MODEL, gap_fraction=gap, tilt_range=(89.0, 89.5))
         keys = jax.random.split(jax.random.key(1), 12)
-        return float((jax.jit(jax.vmap(lambda k: training_slice(k, model)[1]))(keys) == 2).mean())
+        return float((draw(keys, model)[1] == 2).mean())
 
     assert share(1.0) < 0.9 * share(0.0)
 
@@ -90,10 +91,8 @@ def test_an_ideal_observer_sees_long_dark_lines_best():
 
 def test_what_cannot_be_seen_is_not_labelled():
     """A higher bar leaves fewer pixels, all of them labelled under the lower one."""
-    low, high = (
-        jax.jit(jax.vmap(lambda k, m=m: training_slice(k, m)[1]))(jax.random.split(jax.random.key(3), 8))
-        for m in (replace(MODEL, visible=0.5), replace(MODEL, visible=6.0))
-    )
+    keys = jax.random.split(jax.random.key(3), 12)
+    low, high = (draw(keys, replace(MODEL, visible=visible))[1] for visible in (0.5, 6.0))
     assert 0 < (high == 2).sum() < 0.9 * (low == 2).sum()
     assert not ((high == 2) & (low != 2)).any()
 
@@ -138,7 +137,7 @@ def test_matched_slices_have_the_profile_they_were_given():
     spectrum = NoiseSpectrum(jnp.linspace(0.01, 0.49, 24), jnp.ones(24))
     like = matched(replace(MODEL, gap_fraction=0.0), profile, spectrum, 30.0)
     assert like.contrast == pytest.approx((18.0, 42.0))
-    images, labels = jax.jit(jax.vmap(lambda k: training_slice(k, like)))(jax.random.split(jax.random.key(9), 12))
+    images, labels = draw(jax.random.split(jax.random.key(9), 12), like)
     images, labels = np.asarray(images), np.asarray(labels)
     edge = np.stack([distance_transform_edt(m) for m in labels == 2])
     middle, leaflet = (images[(edge > a) & (edge <= b)].mean() for a, b in ((1.7, 3.0), (0.5, 1.2)))

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxmem.numerics import safe_norm
-from jaxmem.simulate.noise import uniform
+from jaxmem.simulate.noise import log_uniform, uniform
 from jaxmem.types import Scalar
 
 _SLOTS = 12  # membranes at most
@@ -102,10 +102,6 @@ class _Shape(NamedTuple):
     sheet: Bool[Array, "*batch"]
 
 
-def _log_uniform(key, bounds):
-    return jnp.exp(uniform(key, (jnp.log(bounds[0]), jnp.log(bounds[1]))))
-
-
 def _draw_shape(key, model: ContourModel, hosts: _Shape, accepted):
     """A candidate, and whether it is to touch another membrane."""
     keys = jax.random.split(key, 12)
@@ -116,7 +112,7 @@ def _draw_shape(key, model: ContourModel, hosts: _Shape, accepted):
     nested &= ~host.sheet
     sheet = (kind == 0) | (parallel & host.sheet)
 
-    radius = jnp.where(kind == 0, _log_uniform(keys[2], model.sheet_radius), _log_uniform(keys[2], model.radius))
+    radius = jnp.where(kind == 0, log_uniform(keys[2], model.sheet_radius), log_uniform(keys[2], model.radius))
     radius = jnp.where(nested, host.radius * uniform(keys[3], (0.25, 0.85)), radius)
     radius = jnp.where(parallel, host.radius - uniform(keys[4], model.parallel_gap) / host.aspect, radius)
     aspect = jnp.where(sheet, 1.0, jnp.where(parallel, host.aspect, uniform(keys[5], model.aspect)))

@@ -22,6 +22,11 @@ def uniform(key: Key[Array, ""], bounds: tuple[Scalar, Scalar], shape: tuple[int
     return jax.random.uniform(key, shape, minval=bounds[0], maxval=bounds[1])
 
 
+def log_uniform(key: Key[Array, ""], bounds: tuple[Scalar, Scalar]) -> Array:
+    """A number whose logarithm is uniform between those of two positive bounds."""
+    return jnp.exp(uniform(key, (jnp.log(bounds[0]), jnp.log(bounds[1]))))
+
+
 def measure_noise(slices: Float[Array, "n height width"], bins: int = 48) -> NoiseSpectrum:
     """Radially averaged power spectrum of background slices.
 

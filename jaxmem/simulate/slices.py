@@ -7,8 +7,7 @@ lies on one line and that line is either inside the missing wedge or outside it.
 """
 
 import functools
-import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import jax
@@ -18,18 +17,23 @@ from jaxtyping import Array, Float, Int, Key
 
 from jaxmem.numerics import safe_norm
 from jaxmem.preprocess import gaussian, robust_normalise
-from jaxmem.simulate.noise import NoiseSpectrum, coloured_noise, detectability, noise_power, uniform
+from jaxmem.simulate.noise import NoiseSpectrum, coloured_noise, detectability, log_uniform, noise_power, uniform
 from jaxmem.simulate.profile import MembraneProfile, bilayer, blurred, sampled
-from jaxmem.types import BACKGROUND, MEMBRANE, PROTEIN
+from jaxmem.types import BACKGROUND, MEMBRANE, PROTEIN, Scalar
 
 _CURVES = 10  # candidate membranes per slice; those that would cross another are dropped
 _DISCS = 28  # candidate proteins per slice
 _BEADS = 3  # candidate gold beads per slice
+_Range = tuple[Scalar, Scalar]
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class SliceModel:
     """Ranges from which a training slice is drawn; every pair is (smallest, largest).
+
+    A pytree: one compiled program serves all ranges; another `size` or `visible_pixels`, or a profile or noise of another
+    length, needs another one.
 
     Lengths in A are divided by `pixel_size`; lengths named `_pixels` are in pixels. `contrast` is the depth of a leaflet
     over the standard deviation of the noise once smoothed by one pixel. A membrane is labelled where it can be seen: where an
@@ -44,30 +48,30 @@ class SliceModel:
         14.0
     """
 
-    size: int = 192
-    pixel_size: float = 14.0
-    radius_pixels: tuple[float, float] = (9.0, 75.0)
-    sheet_radius_pixels: tuple[float, float] = (75.0, 400.0)
-    sheet_fraction: float = 0.12
-    nested_fraction: float = 0.35
-    double_fraction: float = 0.15
-    double_gap: tuple[float, float] = (90.0, 260.0)
-    aspect: tuple[float, float] = (0.6, 1.0)
-    deformation: float = 0.09
-    elastic_pixels: tuple[float, float] = (0.0, 4.0)
-    leaflet_distance: tuple[float, float] = (26.0, 46.0)
-    leaflet_sigma: tuple[float, float] = (8.0, 16.0)
-    membrane_thickness: float = 50.0
-    z_blur: float = 28.0
-    tilt_range: tuple[float, float] = (50.0, 65.0)
-    contrast: tuple[float, float] = (2.5, 15.0)
-    visible: float = 3.0
-    visible_pixels: float = 4.0
-    gap_fraction: float = 0.3
-    protein_radius: tuple[float, float] = (28.0, 60.0)
-    protein_stalk: tuple[float, float] = (50.0, 110.0)
-    profile: tuple[float, ...] = ()
-    noise: tuple[float, ...] = ()
+    size: int = field(default=192, metadata={"static": True})
+    pixel_size: Scalar = 14.0
+    radius_pixels: _Range = (9.0, 75.0)
+    sheet_radius_pixels: _Range = (75.0, 400.0)
+    sheet_fraction: Scalar = 0.12
+    nested_fraction: Scalar = 0.35
+    double_fraction: Scalar = 0.15
+    double_gap: _Range = (90.0, 260.0)
+    aspect: _Range = (0.6, 1.0)
+    deformation: Scalar = 0.09
+    elastic_pixels: _Range = (0.0, 4.0)
+    leaflet_distance: _Range = (26.0, 46.0)
+    leaflet_sigma: _Range = (8.0, 16.0)
+    membrane_thickness: Scalar = 50.0
+    z_blur: Scalar = 28.0
+    tilt_range: _Range = (50.0, 65.0)
+    contrast: _Range = (2.5, 15.0)
+    visible: Scalar = 3.0
+    visible_pixels: float = field(default=4.0, metadata={"static": True})
+    gap_fraction: Scalar = 0.3
+    protein_radius: _Range = (28.0, 60.0)
+    protein_stalk: _Range = (50.0, 110.0)
+    profile: tuple[Scalar, ...] = ()
+    noise: tuple[Scalar, ...] = ()
 
 
 def matched(
@@ -100,10 +104,6 @@ def matched(
     )
 
 
-def _log_uniform(key: Key[Array, ""], bounds: tuple[float, float]) -> Array:
-    return jnp.exp(uniform(key, (math.log(bounds[0]), math.log(bounds[1]))))
-
-
 class _Curve(NamedTuple):
     centre: Float[Array, " 2"]
     radius: Float[Array, ""]
@@ -117,7 +117,7 @@ def _draw_curve(key: Key[Array, ""], model: SliceModel, hosts: _Curve, accepted:
     keys = jax.random.split(key, 11)
     sheet = jax.random.bernoulli(keys[0], model.sheet_fraction)
     radius = jnp.where(
-        sheet, _log_uniform(keys[1], model.sheet_radius_pixels), _log_uniform(keys[1], model.radius_pixels)
+        sheet, log_uniform(keys[1], model.sheet_radius_pixels), log_uniform(keys[1], model.radius_pixels)
     )
     free = uniform(keys[2], (-0.15, 1.15), (2,)) * model.size
     # a sheet's centre lies so far out that its circumference passes through the slice
@@ -268,7 +268,7 @@ def training_slice(key: Key[Array, ""], model: SliceModel) -> tuple[Float[Array,
 
     Arguments:
         key: random key.
-        model: the ranges to draw from; static under jit.
+        model: the ranges to draw from.
 
     Returns:
         image: normalised as `preprocess.robust_normalise` leaves a tomogram's slice; membranes are dark.
@@ -290,7 +290,7 @@ def training_slice(key: Key[Array, ""], model: SliceModel) -> tuple[Float[Array,
     across = jax.random.bernoulli(keys[3])
     axis = jnp.where(across, jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0]))
     wedge = axis, jnp.tan(jnp.deg2rad(uniform(keys[4], model.tilt_range)))
-    contrast = _log_uniform(keys[16], model.contrast)
+    contrast = log_uniform(keys[16], model.contrast)
     strength = contrast * uniform(keys[5], (0.7, 1.2), (_CURVES,))
     lumen = 0.15 * jax.random.normal(keys[6], (_CURVES,))
 

@@ -57,15 +57,17 @@ class Info(NamedTuple):
     loss: Float[Array, ""]
 
 
+_draw = jax.jit(jax.vmap(training_slice, (0, None)))
+
+
 def simulate_set(key: Key[Array, ""], model: SliceModel, n: int, report: Callable[[str], None] = print):
     """`n` simulated slices, stored as bytes: images in steps of 1/20 robust standard deviation, labels as they are."""
-    draw = jax.jit(jax.vmap(lambda k: training_slice(k, model)))
     images = np.empty((n, model.size, model.size), np.int8)
     labels = np.empty((n, model.size, model.size), np.int8)
-    chunk = 20  # whatever n is, so that all sets are drawn by one compiled program
+    chunk = 10  # whatever n is, so that all sets are drawn by one compiled program
     for start in range(0, n, chunk):
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(start, start + chunk))
-        x, y = draw(keys)
+        x, y = _draw(keys, model)
         stop = min(start + chunk, n)
         images[start:stop] = np.round(np.asarray(x)[: stop - start] * 20)
         labels[start:stop] = np.asarray(y)[: stop - start]
