@@ -59,7 +59,8 @@ def match_tomogram(
     points, normals = _midlines(np.asarray(mask) != 0)
     if len(points) == 0:
         raise JaxmemError("the mask holds no membrane; mark at least one")
-    shape = network_shape(data.shape[1:], tomogram.voxel_size, model.pixel_size, config)
+    pixel_size = float(model.pixel_size)
+    shape = network_shape(data.shape[1:], tomogram.voxel_size, pixel_size, config)
     scale = np.array(data.shape[1:]) / shape  # voxels in a pixel
     upright = np.abs(normals[:, 0]) < 0.35
     planes = np.unique(np.round(points[upright, 0]).astype(int))
@@ -70,7 +71,7 @@ def match_tomogram(
     tree = cKDTree(points)
     rows, columns = ((np.arange(n) + 0.5) * s - 0.5 for n, s in zip(shape, scale))
     values, distances, facing, background, smooth, windows = [], [], [], [], [], []
-    for z, image in enumerate(prepared_slices(data, tomogram.voxel_size, model.pixel_size, config, lambda _: None)):
+    for z, image in enumerate(prepared_slices(data, tomogram.voxel_size, pixel_size, config, lambda _: None)):
         if z not in chosen:
             continue
         grid = np.stack(np.meshgrid([z], rows, columns, indexing="ij"), -1).reshape(-1, 3)

@@ -213,7 +213,7 @@ def train(config: TrainConfig, folder: Path, report: Callable[[str], None] = pri
     model = nnx.merge(graph, state.params)
     held_out = simulate_set(validation_key, config.slices, config.validation_images, report)
     scores = evaluate(graph, state.params, held_out, 1)
-    save_weights(folder / "unet.safetensors", model, config.slices.pixel_size)
+    save_weights(folder / "unet.safetensors", model, float(config.slices.pixel_size))
     card = {"config": asdict(config), "held_out": scores, "steps": int(state.step)}
     (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
     report("held out: " + " ".join(f"{k} {v:.4f}" for k, v in scores.items()))
