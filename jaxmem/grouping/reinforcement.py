@@ -1,0 +1,262 @@
+"""Reinforcement learning in the small: one contract for environments, whole episodes by `lax.scan`, and two ways to learn.
+
+An environment is two pure functions on NamedTuples (see `Environment`), a policy a function from an observation to the logits
+of the actions and a value. Everything is written for one episode and vmapped over tasks and episodes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int, Key
+
+Policy = Callable[[Any], tuple[Array, Array]]
+
+
+class Environment(NamedTuple):
+    """A task as states and actions.
+
+    Attributes:
+        init: `(key, task) -> (state, observation)`.
+        step: `(key, state, action) -> (state, observation, reward, done)`.
+        expert: `state -> action`, what a teacher who knows the truth would do; for `clone_step` only.
+    """
+
+    init: Callable[[Array, Any], tuple[Any, Any]]
+    step: Callable[[Array, Any, Array], tuple[Any, Any, Array, Array]]
+    expert: Callable[[Any], Array] | None = None
+
+
+class Episode(NamedTuple):
+    """What happened from start to end; after the end `alive` is False and rewards are 0.
+
+    Attributes:
+        observation: (steps, ...) before each action.
+        action, log_prob, value, reward, alive: (steps,).
+        advice: (steps,) the expert's action; zeros without an expert.
+        state: the last one.
+    """
+
+    observation: Any
+    action: Int[Array, " steps"]
+    log_prob: Float[Array, " steps"]
+    value: Float[Array, " steps"]
+    reward: Float[Array, " steps"]
+    alive: Bool[Array, " steps"]
+    advice: Int[Array, " steps"]
+    state: Any
+
+
+@dataclass(frozen=True)
+class LearningConfig:
+    """How to learn; both ways take Adam and gradients clipped to norm 1.
+
+    Attributes:
+        learning_rate: of Adam, a number or a schedule.
+        passes: over the episodes of a step (Schulman et al. 2017).
+        parts: into which the episodes are split in each pass.
+        clip: by how much an action's probability may grow or shrink in a step before it stops counting.
+        discount, trace: of the advantage estimates (Schulman et al. 2016, equation 16).
+        entropy, value: weights in the loss.
+    """
+
+    learning_rate: float | optax.Schedule = 5e-4
+    passes: int = 2
+    parts: int = 4
+    clip: float = 0.2
+    discount: float = 1.0
+    trace: float = 0.9
+    entropy: float = 0.003
+    value: float = 0.5
+
+
+class LearningState(NamedTuple):
+    """Parameters, optimiser state and number of steps taken."""
+
+    params: Any
+    optimiser: optax.OptState
+    step: Int[Array, ""]
+
+
+class LearningInfo(NamedTuple):
+    """What a step reports: mean return of its episodes, loss, entropy of the policy."""
+
+    reward: Float[Array, ""]
+    loss: Float[Array, ""]
+    entropy: Float[Array, ""]
+
+
+def rollout(
+    key: Key[Array, ""], environment: Environment, policy: Policy, task: Any, steps: int, greedy: bool = False
+) -> Episode:
+    """One episode of at most `steps` actions, sampled from the policy or, if `greedy`, always the likeliest."""
+    first, *rest = jax.random.split(key, steps + 1)
+    state, observation = environment.init(first, task)
+
+    def advance(carry, key):
+        state, observation, alive = carry
+        choose, move = jax.random.split(key)
+        logits, value = policy(observation)
+        action = jnp.argmax(logits) if greedy else jax.random.categorical(choose, logits)
+        log_prob = jax.nn.log_softmax(logits)[action]
+        advice = environment.expert(state) if environment.expert else jnp.zeros((), int)
+        new_state, new_observation, reward, done = environment.step(move, state, action)
+        seen = observation, action, log_prob, value, jnp.where(alive, reward, 0.0), alive, advice
+
+        def keep(new, old):
+            return jnp.where(alive, new, old)
+
+        state, observation = jax.tree.map(keep, (new_state, new_observation), (state, observation))
+        return (state, observation, alive & ~done), seen
+
+    start = state, observation, jnp.ones((), bool)
+    (state, _, _), seen = jax.lax.scan(advance, start, jnp.stack(rest))
+    observation, action, log_prob, value, reward, lived, advice = seen
+    return Episode(observation, action, log_prob, value, reward, lived, advice, state)
+
+
+def advantages(
+    reward: Float[Array, " steps"],
+    value: Float[Array, " steps"],
+    alive: Bool[Array, " steps"],
+    discount: float,
+    trace: float,
+) -> Float[Array, " steps"]:
+    """Generalised advantage estimates of one episode (Schulman et al. 2016, equation 16); nothing is to come after its end."""
+    value = jnp.where(alive, value, 0.0)
+    surprise = jnp.where(alive, reward + discount * jnp.append(value[1:], 0.0) - value, 0.0)
+
+    def back(later, now):
+        total = now + discount * trace * later
+        return total, total
+
+    return jax.lax.scan(back, jnp.zeros(()), surprise, reverse=True)[1]
+
+
+def init(params: Any, config: LearningConfig) -> LearningState:
+    """A state that begins with given parameters."""
+    return LearningState(params, _optimiser(config).init(params), jnp.zeros((), int))
+
+
+def _optimiser(config: LearningConfig) -> optax.GradientTransformation:
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(config.learning_rate))
+
+
+def _update(state: LearningState, gradient: Any, config: LearningConfig) -> LearningState:
+    updates, optimiser = _optimiser(config).update(gradient, state.optimiser, state.params)
+    return LearningState(optax.apply_updates(state.params, updates), optimiser, state.step + 1)
+
+
+def play(
+    key: Key[Array, ""],
+    environment: Environment,
+    graph: nnx.GraphDef,
+    params: Any,
+    tasks: Any,
+    episodes: int,
+    steps: int,
+) -> Episode:
+    """Episodes of several tasks: leaves are (tasks x episodes, ...)."""
+    policy = nnx.merge(graph, params)
+    n = len(jax.tree.leaves(tasks)[0])
+    many = jax.tree.map(lambda leaf: jnp.repeat(leaf, episodes, 0), tasks)
+    keys = jax.random.split(key, n * episodes)
+    return jax.vmap(lambda k, task: rollout(k, environment, policy, task, steps))(keys, many)
+
+
+def ppo_step(
+    key: Key[Array, ""],
+    state: LearningState,
+    tasks: Any,
+    *,
+    environment: Environment,
+    graph: nnx.GraphDef,
+    config: LearningConfig,
+    episodes: int,
+    steps: int,
+) -> tuple[LearningState, LearningInfo]:
+    """Play, then improve the policy by the clipped objective of proximal policy optimisation (Schulman et al. 2017, equation 9).
+
+    Arguments:
+        key: random key.
+        state: from `init`.
+        tasks: leading axis: tasks.
+        environment, graph, config: static; `graph` from `nnx.split` of the policy.
+        episodes: per task.
+        steps: of an episode, at most.
+    """
+    play_key, *pass_keys = jax.random.split(key, config.passes + 1)
+    played = play(play_key, environment, graph, state.params, tasks, episodes, steps)
+    gain = jax.vmap(lambda r, v, a: advantages(r, v, a, config.discount, config.trace))(
+        played.reward, played.value, played.alive
+    )
+    target = gain + jnp.where(played.alive, played.value, 0.0)
+    count = played.alive.sum()
+    mean = jnp.where(played.alive, gain, 0.0).sum() / count
+    spread = jnp.sqrt(jnp.where(played.alive, (gain - mean) ** 2, 0.0).sum() / count)
+    gain = (gain - mean) / (spread + 1e-6)
+    data = played._replace(state=()), gain, target
+
+    def objective(params, part):
+        seen, gain, target = part
+        logits, value = jax.vmap(jax.vmap(nnx.merge(graph, params)))(seen.observation)
+        log_probs = jax.nn.log_softmax(logits)
+        log_prob = jnp.take_along_axis(log_probs, seen.action[..., None], -1)[..., 0]
+        ratio = jnp.exp(log_prob - seen.log_prob)
+        clipped = jnp.clip(ratio, 1.0 - config.clip, 1.0 + config.clip)
+        surrogate = jnp.minimum(ratio * gain, clipped * gain)
+        entropy = -(jnp.exp(log_probs) * jnp.maximum(log_probs, -50.0)).sum(-1)
+        each = -surrogate + config.value * 0.5 * (value - target) ** 2 - config.entropy * entropy
+        weight = seen.alive / jnp.maximum(seen.alive.sum(), 1)
+        return (each * weight).sum(), (entropy * weight).sum()
+
+    n = played.action.shape[0]
+    rows = jnp.stack([jax.random.permutation(k, n) for k in pass_keys]).reshape(config.passes * config.parts, -1)
+
+    def improve(state, chosen):
+        part = jax.tree.map(lambda leaf: leaf[chosen], data)
+        (loss, entropy), gradient = jax.value_and_grad(objective, has_aux=True)(state.params, part)
+        return _update(state, gradient, config), (loss, entropy)
+
+    state, (loss, entropy) = jax.lax.scan(improve, state, rows)
+    return state, LearningInfo(played.reward.sum(-1).mean(), loss.mean(), entropy.mean())
+
+
+def clone_step(
+    key: Key[Array, ""],
+    state: LearningState,
+    tasks: Any,
+    *,
+    environment: Environment,
+    graph: nnx.GraphDef,
+    config: LearningConfig,
+    episodes: int,
+    steps: int,
+) -> tuple[LearningState, LearningInfo]:
+    """Play, then make the expert's action likelier in every state that the policy itself came to (Ross et al. 2011).
+
+    The value learns what the policy earned from there. Arguments as for `ppo_step`.
+
+    Raises:
+        ValueError: if the environment has no expert.
+    """
+    if environment.expert is None:
+        raise ValueError("clone_step: the environment has no expert")
+    played = play(key, environment, graph, state.params, tasks, episodes, steps)
+    nothing = jnp.zeros_like(played.value)
+    to_come = jax.vmap(lambda r, v, a: advantages(r, v, a, config.discount, 1.0))(played.reward, nothing, played.alive)
+
+    def objective(params):
+        logits, value = jax.vmap(jax.vmap(nnx.merge(graph, params)))(played.observation)
+        surprise = optax.softmax_cross_entropy_with_integer_labels(logits, played.advice)
+        entropy = -(jax.nn.softmax(logits) * jnp.maximum(jax.nn.log_softmax(logits), -50.0)).sum(-1)
+        weight = played.alive / jnp.maximum(played.alive.sum(), 1)
+        each = surprise + 0.1 * config.value * (value - to_come) ** 2
+        return (each * weight).sum(), (entropy * weight).sum()
+
+    (loss, entropy), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)
+    return _update(state, gradient, config), LearningInfo(played.reward.sum(-1).mean(), loss, entropy)
