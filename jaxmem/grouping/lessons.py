@@ -3,12 +3,10 @@
 from itertools import pairwise
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxmem.grouping.linker import LinkTask, link_task
-from jaxmem.grouping.segments import summarise
+from jaxmem.grouping.segments import Segments, summarise
 from jaxmem.simulate.contours import Contours
 
 _SHORTEST = 2.5  # pixels; what is shorter is a speck
@@ -88,14 +86,12 @@ def _evenly(rng: np.random.Generator, points: np.ndarray) -> np.ndarray | None:
     return even + rng.normal(0.0, _SCATTER, even.shape)
 
 
-def task_of(given: Lesson, shape: tuple[int, int], capacity: int) -> LinkTask:
-    """A lesson as a task with its truth.
+def summarised(given: Lesson, shape: tuple[int, int], capacity: int) -> tuple[Segments, np.ndarray, np.ndarray]:
+    """Segments, `follows` and `owner` of a lesson, padded to `capacity`; padding has owners of its own, from -1000 down.
 
     Raises:
         ValueError: if there are more segments than `capacity`.
     """
-    follows = np.full(2 * capacity, -1)
-    follows[: len(given.follows)] = given.follows
-    owner = -1000 - np.arange(capacity)
-    owner[: len(given.owner)] = given.owner
-    return link_task(summarise(given.paths, shape, capacity, given.closed), jnp.asarray(follows), jnp.asarray(owner))
+    follows, owner = np.full(2 * capacity, -1, np.int32), -1000 - np.arange(capacity, dtype=np.int32)
+    follows[: len(given.follows)], owner[: len(given.owner)] = given.follows, given.owner
+    return summarise(given.paths, shape, capacity, given.closed), follows, owner

@@ -148,7 +148,7 @@ def _optimiser(config: LearningConfig) -> optax.GradientTransformation:
 
 def _update(state: LearningState, gradient: Any, config: LearningConfig) -> LearningState:
     updates, optimiser = _optimiser(config).update(gradient, state.optimiser, state.params)
-    return LearningState(optax.apply_updates(state.params, updates), optimiser, state.step + 1)
+    return state._replace(params=optax.apply_updates(state.params, updates), optimiser=optimiser)
 
 
 def play(
@@ -223,7 +223,7 @@ def ppo_step(
         return _update(state, gradient, config), (loss, entropy)
 
     state, (loss, entropy) = jax.lax.scan(improve, state, rows)
-    return state, LearningInfo(played.reward.sum(-1).mean(), loss.mean(), entropy.mean())
+    return state._replace(step=state.step + 1), LearningInfo(played.reward.sum(-1).mean(), loss.mean(), entropy.mean())
 
 
 def clone_step(
@@ -259,4 +259,5 @@ def clone_step(
         return (each * weight).sum(), (entropy * weight).sum()
 
     (loss, entropy), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)
-    return _update(state, gradient, config), LearningInfo(played.reward.sum(-1).mean(), loss, entropy)
+    state = _update(state, gradient, config)._replace(step=state.step + 1)
+    return state, LearningInfo(played.reward.sum(-1).mean(), loss, entropy)

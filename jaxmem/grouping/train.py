@@ -1,0 +1,281 @@
+"""Training of the linker on simulated contours: first by example, then by reward, and last the judge of chains."""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jaxtyping import Array, Float, Int, Key
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from jaxmem.grouping.lessons import lesson, summarised
+from jaxmem.grouping.linker import LINKING, agreement, link_task, steps_for, walk
+from jaxmem.grouping.loops import all_chains, is_membrane, link
+from jaxmem.grouping.reinforcement import LearningConfig, LearningState, clone_step, init, ppo_step
+from jaxmem.grouping.segments import Segments
+from jaxmem.grouping.weights import blank_judge, blank_policy, save_linker
+from jaxmem.simulate.contours import ContourModel, draw_contours
+from jaxmem.types import JaxmemError
+from jaxmem.unet.weights import flatten, unflatten
+
+
+@dataclass(frozen=True)
+class LinkTraining:
+    """What to train the linker on and for how long.
+
+    Attributes:
+        contours: from which slices are drawn.
+        slices: to learn from; those with more segments than `capacity` are left out.
+        test_slices: looked at once, at the end; as many others say whether learning by reward is kept.
+        capacity: segments of a slice.
+        width: of both networks' layers.
+        clone_steps, ppo_steps, judge_steps: of the three parts.
+        batch: slices of a step; of the judge's chains, 64 times as many.
+        walks: sampled walks, from which the judge learns and among which it chooses.
+        seed: of everything.
+    """
+
+    contours: ContourModel = field(default_factory=ContourModel)
+    slices: int = 4000
+    test_slices: int = 300
+    capacity: int = 64
+    width: int = 64
+    clone_steps: int = 5000
+    ppo_steps: int = 300
+    judge_steps: int = 6000
+    batch: int = 16
+    walks: int = 12
+    seed: int = 0
+
+
+class Lessons(NamedTuple):
+    """Slices to learn from, with their truth; the leading axis are slices."""
+
+    segments: Segments
+    follows: Int[Array, "slices ends"]
+    owner: Int[Array, "slices segments"]
+    gap_fraction: Float[Array, " slices"]
+
+
+def draw_lessons(
+    key: Key[Array, ""],
+    contours: ContourModel,
+    count: int,
+    capacity: int,
+    report: Callable[[str], None] = lambda _: None,
+) -> Lessons:
+    """Draw slices until `count` have at most `capacity` segments and at least one."""
+    draw = jax.jit(lambda k: draw_contours(k, contours))
+    key, scatter = jax.random.split(key)
+    rng = np.random.default_rng(int(jax.random.bits(scatter)))
+    rows: list[tuple[Segments, np.ndarray, np.ndarray]] = []
+    gaps: list[float] = []
+    drawn = 0
+    while len(rows) < count:
+        one = jax.tree.map(np.asarray, draw(jax.random.fold_in(key, drawn)))
+        given = lesson(rng, one)
+        drawn += 1
+        if 0 < len(given.paths) <= capacity:
+            rows.append(summarised(given, (contours.size, contours.size), capacity))
+            gaps.append(given.gap_fraction)
+            if len(rows) % 500 == 0:
+                report(f"simulated {len(rows)} of {count} slices")
+    segments, follows, owner = jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *rows)
+    return Lessons(segments, follows, owner, jnp.asarray(np.array(gaps, np.float32)))
+
+
+def train_linker(config: LinkTraining, folder: Path, report: Callable[[str], None] = print) -> dict[str, Any]:
+    """Train the linker's policy and its judge; continues from `folder` where it was stopped.
+
+    Writes `examples.safetensors` and `reward.safetensors`, the states of both ways of learning, now and then, and at the end `linker.safetensors` and `card.json` (configuration, and the
+    figures on slices never seen).
+
+    Arguments:
+        config: what to train.
+        folder: created if missing.
+        report: receives a line of progress now and then.
+
+    Returns:
+        What stands in `card.json`.
+
+    Raises:
+        JaxmemError: if the checkpoint belongs to another configuration.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    keys = jax.random.split(jax.random.key(config.seed), 8)
+    lessons = draw_lessons(keys[0], config.contours, config.slices, config.capacity, report)
+    graph, params = nnx.split(blank_policy(config.width, nnx.Rngs(keys[1])), nnx.Param)
+    judge_graph, judge_params = nnx.split(blank_judge(config.width, nnx.Rngs(keys[2])), nnx.Param)
+    test, check = (draw_lessons(k, config.contours, config.test_slices, config.capacity) for k in keys[6:])
+
+    by_example = LearningConfig(optax.cosine_decay_schedule(3e-3, config.clone_steps), discount=0.9)
+    by_reward = LearningConfig(1e-4, discount=1.0, trace=0.95, entropy=0.001)
+    card: dict[str, Any] = {"config": asdict(config), "greedy": {}}
+    best = -1.0
+    for name, learn, how, steps, episodes, key in (
+        ("examples", clone_step, by_example, config.clone_steps, 2, keys[3]),
+        ("reward", ppo_step, by_reward, config.ppo_steps, 4, keys[4]),
+    ):
+        step = _learning_step(learn, graph, how, episodes, config)
+        state, begin = _resume(folder / f"{name}.safetensors", config, init(params, how), report)
+        for i in range(begin, steps):
+            choose, play = jax.random.split(jax.random.fold_in(key, i))
+            state, info = step(play, state, _some(choose, lessons, config.batch))
+            if (i + 1) % 100 == 0 or i + 1 == steps:
+                report(f"{name} {i + 1}/{steps} reward {float(info.reward):.3f} loss {float(info.loss):.4f}")
+            if (i + 1) % 250 == 0 or i + 1 == steps:
+                _save(folder / f"{name}.safetensors", config, state)
+        found = score_table(_greedy(nnx.merge(graph, state.params), check), check)["all"]
+        report(f"greedy walks after {name}: {found}")
+        card["greedy"][name] = found
+        if found["adjusted_rand"] > best:
+            best, params, card["kept"] = found["adjusted_rand"], state.params, name
+    policy = nnx.merge(graph, params)
+    judge_params = _train_judge(keys[5], policy, judge_graph, judge_params, lessons, config, report)
+    judge = nnx.merge(judge_graph, judge_params)
+    save_linker(folder / "linker.safetensors", policy, judge, config.width)
+    card["unseen"] = scores(policy, judge, test, config.walks)
+    (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
+    return card
+
+
+def _greedy(policy: Any, lessons: Lessons) -> Int[np.ndarray, "slices segments"]:
+    """Groups by one greedy walk over each slice."""
+    go = jax.jit(lambda all_: jax.lax.map(lambda s: walk(jax.random.key(0), policy, link_task(s)), all_, batch_size=10))
+    return np.asarray(go(lessons.segments))
+
+
+def _some(key: Key[Array, ""], lessons: Lessons, count: int) -> Lessons:
+    rows = jax.random.randint(key, (count,), 0, len(lessons.owner))
+    return jax.tree.map(lambda leaf: leaf[rows], lessons)
+
+
+def _learning_step(learn, graph, how: LearningConfig, episodes: int, config: LinkTraining) -> Callable:
+    """A compiled step of one way of learning: slices become tasks within it."""
+
+    def step(key, state: LearningState, lessons: Lessons):
+        tasks = jax.vmap(link_task)(lessons.segments, lessons.follows, lessons.owner)
+        return learn(
+            key,
+            state,
+            tasks,
+            environment=LINKING,
+            graph=graph,
+            config=how,
+            episodes=episodes,
+            steps=int(0.6 * steps_for(config.capacity)),  # few walks take longer; what comes later is not learnt from
+        )
+
+    return jax.jit(step)
+
+
+def _train_judge(key, policy, graph, params, lessons: Lessons, config: LinkTraining, report):
+    """Logistic regression by a network: is a chain one whole membrane?"""
+
+    @jax.jit
+    def chains(key, lessons: Lessons):
+        def one(k, segments, follows, owner):
+            task = link_task(segments, follows, owner)
+            made = all_chains(k, policy, task, config.walks)
+            return made.features, made.present, is_membrane(task, made)
+
+        keys = jax.random.split(key, len(lessons.owner))
+        return jax.lax.map(lambda a: one(*a), (keys, lessons.segments, lessons.follows, lessons.owner))
+
+    features, right = [], []
+    chunk = min(50, config.slices)
+    for begin in range(0, config.slices - chunk + 1, chunk):
+        part = jax.tree.map(lambda leaf, b=begin: leaf[b : b + chunk], lessons)
+        seen, present, good = (np.asarray(a) for a in chains(jax.random.fold_in(key, begin), part))
+        features.append(seen[present])
+        right.append(good[present])
+        if (begin // chunk + 1) % 20 == 0:
+            report(f"judge: walked over {begin + chunk} of {config.slices} slices")
+    x, y = np.concatenate(features), np.concatenate(right).astype(np.float32)
+    optimiser = optax.adamw(optax.cosine_decay_schedule(2e-3, config.judge_steps), weight_decay=1e-3)
+
+    @jax.jit
+    def step(params, state, x, y):
+        def objective(params):
+            return optax.sigmoid_binary_cross_entropy(nnx.merge(graph, params)(x), y).mean()
+
+        loss, gradient = jax.value_and_grad(objective)(params)
+        updates, state = optimiser.update(gradient, state, params)
+        return optax.apply_updates(params, updates), state, loss
+
+    state = optimiser.init(params)
+    choose = jax.random.fold_in(key, config.slices)  # a number that none of the chunks has
+    for i in range(config.judge_steps):
+        rows = np.asarray(jax.random.randint(jax.random.fold_in(choose, i), (64 * config.batch,), 0, len(x)))
+        params, state, loss = step(params, state, x[rows], y[rows])
+        if (i + 1) % 1000 == 0 or i + 1 == config.judge_steps:
+            report(f"judge {i + 1}/{config.judge_steps} loss {float(loss):.4f}")
+    return params
+
+
+def scores(policy: Any, judge: Any, lessons: Lessons, walks: int) -> dict[str, dict[str, float]]:
+    """Adjusted Rand index and share of membranes found exactly, by the share that is missing of every contour."""
+
+    @jax.jit
+    def groups(key, lessons: Lessons):
+        def one(segments):
+            task = link_task(segments)
+            return link(key, policy, judge, task, walks)
+
+        return jax.lax.map(one, lessons.segments)
+
+    found = np.asarray(groups(jax.random.key(0), lessons))
+    return score_table(found, lessons)
+
+
+def score_table(found: Int[np.ndarray, "slices segments"], lessons: Lessons) -> dict[str, dict[str, float]]:
+    """Scores of groups by tenths of the gap fraction, and over all slices."""
+    index = jax.jit(jax.vmap(lambda s, o, g: agreement(link_task(s, owner=o), g)))
+    rand = np.asarray(index(lessons.segments, lessons.owner, found))
+    exact = np.array([_exact(g, o) for g, o in zip(found, np.asarray(lessons.owner))])
+    tenth = np.minimum((10 * np.asarray(lessons.gap_fraction)).astype(int), 9)
+    rows = {f"{10 * t}-{10 * t + 10} %": tenth == t for t in np.unique(tenth)} | {"all": tenth >= 0}
+    return {
+        name: {
+            "slices": int(chosen.sum()),
+            "adjusted_rand": round(float(rand[chosen].mean()), 4),
+            "exact": round(float(np.nanmean(exact[chosen])), 4),
+        }
+        for name, chosen in rows.items()
+    }
+
+
+def _exact(group: np.ndarray, owner: np.ndarray) -> float:
+    """Share of a slice's membranes whose segments are one group with nothing else in it; NaN without membranes."""
+    right = []
+    for k in np.unique(owner[owner > 0]):
+        mine = group[owner == k]
+        right.append((mine == mine[0]).all() and (group == mine[0]).sum() == len(mine))
+    return float(np.mean(right)) if right else float("nan")
+
+
+def _save(path: Path, config: LinkTraining, state: LearningState) -> None:
+    partial = path.with_suffix(".partial")
+    save_file(flatten(state), partial, metadata={"config": json.dumps(asdict(config), sort_keys=True)})
+    os.replace(partial, path)
+
+
+def _resume(path: Path, config: LinkTraining, fresh: LearningState, report) -> tuple[LearningState, int]:
+    """The saved state and the steps it has taken; the fresh one if nothing was saved."""
+    if not path.exists():
+        return fresh, 0
+    with safe_open(path, "numpy") as file:
+        if (file.metadata() or {}).get("config") != json.dumps(asdict(config), sort_keys=True):
+            raise JaxmemError(f"{path}: checkpoint of another configuration; remove it or choose another folder")
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    state = jax.tree.map(jnp.asarray, unflatten(fresh, arrays))
+    report(f"{path.stem}: going on after {int(state.step)} updates")
+    return state, int(state.step)

@@ -1,0 +1,76 @@
+"""The linker's weights as safetensors: policy and judge in one file."""
+
+import hashlib
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from jaxmem.grouping.linker import LINKING, LinkPolicy, link_task
+from jaxmem.grouping.loops import ChainJudge
+from jaxmem.grouping.segments import summarise
+from jaxmem.types import JaxmemError
+from jaxmem.unet.weights import flatten, unflatten
+
+
+class Linker(NamedTuple):
+    """Trained networks for `loops.link`, and the SHA-256 of their file."""
+
+    policy: LinkPolicy
+    judge: ChainJudge
+    digest: str
+
+
+def blank_policy(width: int, rngs: nnx.Rngs) -> LinkPolicy:
+    """An untrained policy."""
+    _, seen = LINKING.init(jax.random.key(0), link_task(summarise([], (8, 8), 6)))
+    return LinkPolicy(seen, width, rngs=rngs)
+
+
+def blank_judge(width: int, rngs: nnx.Rngs) -> ChainJudge:
+    """An untrained judge."""
+    return ChainJudge(width, rngs=rngs)
+
+
+def default_linker() -> Path:
+    """Path of the weights that come with the package."""
+    return Path(str(resources.files("jaxmem") / "grouping" / "weights" / "linker.safetensors"))
+
+
+def save_linker(path: Path, policy: LinkPolicy, judge: ChainJudge, width: int) -> None:
+    """Write both networks; the header holds the width of their layers."""
+    both = {name: nnx.state(net, nnx.Param).to_pure_dict() for name, net in (("policy", policy), ("judge", judge))}
+    save_file(flatten(both), path, metadata={"width": str(width)})
+
+
+def load_linker(path: str | Path | None = None) -> Linker:
+    """Read the networks.
+
+    Arguments:
+        path: safetensors file; the package's own when None.
+
+    Raises:
+        JaxmemError: if the file is missing, unreadable, or of another architecture.
+    """
+    path = Path(path) if path is not None else default_linker()
+    try:
+        with safe_open(path, "numpy") as file:
+            width = int((file.metadata() or {})["width"])
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        policy, judge = blank_policy(width, nnx.Rngs(0)), blank_judge(width, nnx.Rngs(0))
+        states = {"policy": nnx.state(policy, nnx.Param), "judge": nnx.state(judge, nnx.Param)}
+        read = unflatten({name: state.to_pure_dict() for name, state in states.items()}, arrays)
+        for name, state in states.items():
+            nnx.replace_by_pure_dict(state, jax.tree.map(jnp.asarray, read[name]))
+        nnx.update(policy, states["policy"])
+        nnx.update(judge, states["judge"])
+    except (OSError, SafetensorError) as error:
+        raise JaxmemError(f"{path}: cannot be read as weights of a linker ({error})") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise JaxmemError(f"{path}: weights of another architecture than the linker's ({error})") from None
+    return Linker(policy, judge, hashlib.sha256(path.read_bytes()).hexdigest())
