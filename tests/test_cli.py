@@ -101,6 +101,13 @@ def test_train_from_the_command_line(tmp_path, capsys):
     }
 
 
+def test_a_linker_is_not_like_a_tomogram(mrc, tmp_path, capsys):
+    source = mrc(np.zeros((2, 8, 8), np.float32))
+    arguments = ["train", "--linker", "-o", tmp_path / "t", "--like", source, "--membranes", source]
+    fails(capsys, arguments, "--linker", "leave --like")
+    assert not (tmp_path / "t").exists()
+
+
 def test_filled_masks_and_their_scores(mrc, tmp_path, capsys):
     z, y, x = np.indices((30, 40, 40), float)
     filled = (np.sqrt((z - 15) ** 2 + (y - 20) ** 2 + (x - 20) ** 2) < 11).astype(np.float32) * 2

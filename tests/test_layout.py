@@ -102,7 +102,7 @@ def test_the_readmes_example_of_the_library_runs():
     readme = (Path(__file__).parents[1] / "README.md").read_text()
     names: dict = {}
     for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL):
-        if "gp." in block or "ell." in block:
+        if any(name in block for name in ("gp.", "ell.", "link_segments")):
             exec(block, names)
     assert float(names["inside"]) < 0.0
     assert 0.0 < float(names["error"]) < 10.0

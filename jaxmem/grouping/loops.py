@@ -4,15 +4,19 @@ Every walk is sampled anew. A small network, which learned on simulated slices h
 nothing else, judges each chain that any walk has made; the best judged chains that share no segment are kept.
 """
 
+import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jaxmem.grouping.linker import LINKING, LinkState, LinkTask, link_gains, steps_for
+from jaxmem.grouping.linker import LINKING, LinkState, LinkTask, link_gains, link_task, steps_for
 from jaxmem.grouping.reinforcement import rollout
+from jaxmem.grouping.segments import summarise
 from jaxmem.numerics import safe_norm
 
 FEATURES = 21  # of a chain
@@ -220,3 +224,37 @@ def link(key: Key[Array, ""], policy: Any, judge: Any, task: LinkTask, count: in
     """
     chains = all_chains(key, policy, task, count)
     return best_set(chains, judge(chains.features))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4))
+def _link(graphs, params, key, segments, count):
+    policy, judge = (nnx.merge(graph, state) for graph, state in zip(graphs, params))
+    return link(key, policy, judge, link_task(segments), count)
+
+
+def link_segments(
+    key: Key[Array, ""],
+    policy: Any,
+    judge: Any,
+    paths: Sequence[Float[np.ndarray | Array, "_ 2"]],
+    shape: tuple[int, int],
+    closed: Sequence[bool] = (),
+    count: int = 12,
+) -> Int[np.ndarray, " segments"]:
+    """`link` for ordered points as they come, in any number; slices of similar size share a compiled program.
+
+    Arguments:
+        key: random key of the sampled walks.
+        policy, judge: trained networks, from `weights.load_linker`.
+        paths: y, x of each segment's points, a pixel or so apart; a pixel of 14 A is what the networks know.
+        shape: height and width of the slice.
+        closed: which segments are loops; none by default.
+        count: sampled walks; there is a greedy one besides.
+
+    Returns:
+        The group of each segment, from 1.
+    """
+    capacity = max(16, 1 << max(len(paths) - 1, 0).bit_length())
+    segments = summarise(paths, shape, capacity, closed)
+    graphs, params = zip(*(nnx.split(net) for net in (policy, judge)))
+    return np.asarray(_link(graphs, params, key, segments, count))[: len(paths)]

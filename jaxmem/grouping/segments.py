@@ -74,7 +74,10 @@ class Partners(NamedTuple):
 
 
 def summarise(
-    paths: Sequence[Float[np.ndarray, "_ 2"]], shape: tuple[int, int], capacity: int, closed: Sequence[bool] = ()
+    paths: Sequence[Float[np.ndarray | Array, "_ 2"]],
+    shape: tuple[int, int],
+    capacity: int,
+    closed: Sequence[bool] = (),
 ) -> Segments:
     """Ordered points as arrays of a fixed size.
 
@@ -96,7 +99,7 @@ def summarise(
     length, turned = np.zeros(capacity, np.float32), np.zeros(capacity, np.float32)
     loop = np.zeros(capacity, bool)
     loop[: len(closed)] = closed
-    for k, path in enumerate(paths):
+    for k, path in enumerate(map(np.asarray, paths)):
         near = np.minimum(np.arange(TIP), len(path) - 1)
         tips[k] = path[near], path[len(path) - 1 - near]
         at = np.linspace(0, len(path) - 1, _OUTLINE)

@@ -1,5 +1,6 @@
 """Training of the linker on simulated contours: first by example, then by reward, and last the judge of chains."""
 
+import functools
 import json
 import os
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from jaxmem.grouping.lessons import lesson, summarised
-from jaxmem.grouping.linker import LINKING, agreement, link_task, steps_for, walk
+from jaxmem.grouping.linker import LINKING, LinkTask, agreement, link_task, steps_for, walk
 from jaxmem.grouping.loops import all_chains, is_membrane, link
 from jaxmem.grouping.reinforcement import LearningConfig, LearningState, clone_step, init, ppo_step
 from jaxmem.grouping.segments import Segments
@@ -34,6 +35,7 @@ class LinkTraining:
     Attributes:
         contours: from which slices are drawn.
         slices: to learn from; those with more segments than `capacity` are left out.
+        judge_slices: on which the judge learns; others, as the policy knows its own too well.
         test_slices: looked at once, at the end; as many others say whether learning by reward is kept.
         capacity: segments of a slice.
         width: of both networks' layers.
@@ -45,6 +47,7 @@ class LinkTraining:
 
     contours: ContourModel = field(default_factory=ContourModel)
     slices: int = 4000
+    judge_slices: int = 2000
     test_slices: int = 300
     capacity: int = 64
     width: int = 64
@@ -110,11 +113,12 @@ def train_linker(config: LinkTraining, folder: Path, report: Callable[[str], Non
         JaxmemError: if the checkpoint belongs to another configuration.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    keys = jax.random.split(jax.random.key(config.seed), 8)
+    keys = jax.random.split(jax.random.key(config.seed), 9)
     lessons = draw_lessons(keys[0], config.contours, config.slices, config.capacity, report)
+    tasks = _tasks(lessons)
     graph, params = nnx.split(blank_policy(config.width, nnx.Rngs(keys[1])), nnx.Param)
     judge_graph, judge_params = nnx.split(blank_judge(config.width, nnx.Rngs(keys[2])), nnx.Param)
-    test, check = (draw_lessons(k, config.contours, config.test_slices, config.capacity) for k in keys[6:])
+    test, check = (draw_lessons(k, config.contours, config.test_slices, config.capacity) for k in keys[6:8])
 
     by_example = LearningConfig(optax.cosine_decay_schedule(3e-3, config.clone_steps), discount=0.9)
     by_reward = LearningConfig(1e-4, discount=1.0, trace=0.95, entropy=0.001)
@@ -128,7 +132,7 @@ def train_linker(config: LinkTraining, folder: Path, report: Callable[[str], Non
         state, begin = _resume(folder / f"{name}.safetensors", config, init(params, how), report)
         for i in range(begin, steps):
             choose, play = jax.random.split(jax.random.fold_in(key, i))
-            state, info = step(play, state, _some(choose, lessons, config.batch))
+            state, info = step(play, state, _some(choose, tasks, config.batch))
             if (i + 1) % 100 == 0 or i + 1 == steps:
                 report(f"{name} {i + 1}/{steps} reward {float(info.reward):.3f} loss {float(info.loss):.4f}")
             if (i + 1) % 250 == 0 or i + 1 == steps:
@@ -139,7 +143,9 @@ def train_linker(config: LinkTraining, folder: Path, report: Callable[[str], Non
         if found["adjusted_rand"] > best:
             best, params, card["kept"] = found["adjusted_rand"], state.params, name
     policy = nnx.merge(graph, params)
-    judge_params = _train_judge(keys[5], policy, judge_graph, judge_params, lessons, config, report)
+    del tasks
+    fresh = _tasks(draw_lessons(keys[8], config.contours, config.judge_slices, config.capacity, report))
+    judge_params = _train_judge(keys[5], policy, judge_graph, judge_params, fresh, config, report)
     judge = nnx.merge(judge_graph, judge_params)
     save_linker(folder / "linker.safetensors", policy, judge, config.width)
     card["unseen"] = scores(policy, judge, test, config.walks)
@@ -153,52 +159,49 @@ def _greedy(policy: Any, lessons: Lessons) -> Int[np.ndarray, "slices segments"]
     return np.asarray(go(lessons.segments))
 
 
-def _some(key: Key[Array, ""], lessons: Lessons, count: int) -> Lessons:
-    rows = jax.random.randint(key, (count,), 0, len(lessons.owner))
-    return jax.tree.map(lambda leaf: leaf[rows], lessons)
+def _tasks(lessons: Lessons, chunk: int = 50) -> LinkTask:
+    """All slices as tasks, made once."""
+    make = jax.jit(lambda all_: jax.lax.map(lambda one: link_task(*one), all_))
+    parts = []
+    for begin in range(0, len(lessons.owner), chunk):
+        part = jax.tree.map(lambda leaf, b=begin: leaf[b : b + chunk], lessons)
+        parts.append(make((part.segments, part.follows, part.owner)))
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+
+
+def _some(key: Key[Array, ""], tasks: LinkTask, count: int) -> LinkTask:
+    rows = jax.random.randint(key, (count,), 0, len(tasks.owner))
+    return jax.tree.map(lambda leaf: leaf[rows], tasks)
 
 
 def _learning_step(learn, graph, how: LearningConfig, episodes: int, config: LinkTraining) -> Callable:
-    """A compiled step of one way of learning: slices become tasks within it."""
-
-    def step(key, state: LearningState, lessons: Lessons):
-        tasks = jax.vmap(link_task)(lessons.segments, lessons.follows, lessons.owner)
-        return learn(
-            key,
-            state,
-            tasks,
-            environment=LINKING,
-            graph=graph,
-            config=how,
-            episodes=episodes,
-            steps=int(0.6 * steps_for(config.capacity)),  # few walks take longer; what comes later is not learnt from
-        )
-
-    return jax.jit(step)
+    """A compiled step of one way of learning."""
+    # few walks take longer; what comes later is not learnt from
+    steps = int(0.6 * steps_for(config.capacity))
+    given = {"environment": LINKING, "graph": graph, "config": how, "episodes": episodes, "steps": steps}
+    return jax.jit(functools.partial(learn, **given))
 
 
-def _train_judge(key, policy, graph, params, lessons: Lessons, config: LinkTraining, report):
+def _train_judge(key, policy, graph, params, tasks: LinkTask, config: LinkTraining, report):
     """Logistic regression by a network: is a chain one whole membrane?"""
 
     @jax.jit
-    def chains(key, lessons: Lessons):
-        def one(k, segments, follows, owner):
-            task = link_task(segments, follows, owner)
+    def chains(key, tasks: LinkTask):
+        def one(k, task):
             made = all_chains(k, policy, task, config.walks)
             return made.features, made.present, is_membrane(task, made)
 
-        keys = jax.random.split(key, len(lessons.owner))
-        return jax.lax.map(lambda a: one(*a), (keys, lessons.segments, lessons.follows, lessons.owner))
+        return jax.lax.map(lambda both: one(*both), (jax.random.split(key, len(tasks.owner)), tasks))
 
     features, right = [], []
-    chunk = min(50, config.slices)
-    for begin in range(0, config.slices - chunk + 1, chunk):
-        part = jax.tree.map(lambda leaf, b=begin: leaf[b : b + chunk], lessons)
+    chunk = min(50, config.judge_slices)
+    for begin in range(0, config.judge_slices - chunk + 1, chunk):
+        part = jax.tree.map(lambda leaf, b=begin: leaf[b : b + chunk], tasks)
         seen, present, good = (np.asarray(a) for a in chains(jax.random.fold_in(key, begin), part))
         features.append(seen[present])
         right.append(good[present])
         if (begin // chunk + 1) % 20 == 0:
-            report(f"judge: walked over {begin + chunk} of {config.slices} slices")
+            report(f"judge: walked over {begin + chunk} of {config.judge_slices} slices")
     x, y = np.concatenate(features), np.concatenate(right).astype(np.float32)
     optimiser = optax.adamw(optax.cosine_decay_schedule(2e-3, config.judge_steps), weight_decay=1e-3)
 
@@ -212,7 +215,7 @@ def _train_judge(key, policy, graph, params, lessons: Lessons, config: LinkTrain
         return optax.apply_updates(params, updates), state, loss
 
     state = optimiser.init(params)
-    choose = jax.random.fold_in(key, config.slices)  # a number that none of the chunks has
+    choose = jax.random.fold_in(key, config.judge_slices)  # a number that none of the chunks has
     for i in range(config.judge_steps):
         rows = np.asarray(jax.random.randint(jax.random.fold_in(choose, i), (64 * config.batch,), 0, len(x)))
         params, state, loss = step(params, state, x[rows], y[rows])
@@ -221,7 +224,7 @@ def _train_judge(key, policy, graph, params, lessons: Lessons, config: LinkTrain
     return params
 
 
-def scores(policy: Any, judge: Any, lessons: Lessons, walks: int) -> dict[str, dict[str, float]]:
+def scores(policy: Any, judge: Any, lessons: Lessons, walks: int) -> dict[str, dict[str, float | int]]:
     """Adjusted Rand index and share of membranes found exactly, by the share that is missing of every contour."""
 
     @jax.jit
@@ -236,7 +239,7 @@ def scores(policy: Any, judge: Any, lessons: Lessons, walks: int) -> dict[str, d
     return score_table(found, lessons)
 
 
-def score_table(found: Int[np.ndarray, "slices segments"], lessons: Lessons) -> dict[str, dict[str, float]]:
+def score_table(found: Int[np.ndarray, "slices segments"], lessons: Lessons) -> dict[str, dict[str, float | int]]:
     """Scores of groups by tenths of the gap fraction, and over all slices."""
     index = jax.jit(jax.vmap(lambda s, o, g: agreement(link_task(s, owner=o), g)))
     rand = np.asarray(index(lessons.segments, lessons.owner, found))

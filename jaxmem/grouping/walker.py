@@ -103,7 +103,7 @@ def walk_task(
     """A thinned mask as a task: walks begin at the ends of lines, then wherever pixels are left.
 
     Arguments:
-        line: the thinned mask.
+        line: the thinned mask, from `skimage.morphology.skeletonize`; where corners are left, walks pass them by.
         probability: of membrane, 0 to 1.
         owners: the truth as bits, for learning and for scores.
     """
@@ -240,7 +240,7 @@ WALKING = Environment(_init, _step, _expert)
 
 
 def straight_on(seen: WalkView) -> tuple[Float[Array, " 8"], Float[Array, ""]]:
-    """The policy without learning: the move that changes the direction least, pixels beside first."""
+    """The policy without learning: the move that changes the direction least."""
     angle = jnp.arange(8) * jnp.pi / 4
     ahead = seen.drift[0, 0] * jnp.sin(angle) + seen.drift[0, 1] * jnp.cos(angle)
     return jnp.where(seen.allowed, ahead, -1e9), jnp.zeros(())

@@ -1,0 +1,184 @@
+"""The best set of chains out of many walks; lessons, training and the weights that come with the package."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jaxmem.grouping.lessons import lesson
+from jaxmem.grouping.linker import LINKING, agreement, link_gains, link_task
+from jaxmem.grouping.loops import Chains, all_chains, best_set, chains_of, is_membrane, link, link_segments
+from jaxmem.grouping.segments import summarise
+from jaxmem.grouping.train import LinkTraining, draw_lessons, score_table, train_linker
+from jaxmem.grouping.weights import blank_policy, load_linker, save_linker
+from jaxmem.simulate import ContourModel, draw_contours
+from jaxmem.types import JaxmemError
+
+CAPACITY = 16
+SMALL = ContourModel(size=96, membranes=(2, 4))
+TRAINING = LinkTraining(
+    contours=SMALL,
+    slices=16,
+    judge_slices=8,
+    test_slices=4,
+    capacity=CAPACITY,
+    width=4,
+    clone_steps=12,
+    ppo_steps=2,
+    judge_steps=20,
+    batch=4,
+    walks=2,
+)
+
+
+@pytest.fixture(scope="module")
+def given():
+    contours = jax.tree.map(np.asarray, jax.jit(lambda k: draw_contours(k, SMALL))(jax.random.key(5)))
+    return contours, lesson(np.random.default_rng(0), contours)
+
+
+@pytest.fixture(scope="module")
+def lessons():
+    return draw_lessons(jax.random.key(2), SMALL, 4, CAPACITY)
+
+
+@pytest.fixture(scope="module")
+def tasks(lessons):
+    return jax.jit(jax.vmap(link_task))(lessons.segments, lessons.follows, lessons.owner)
+
+
+def first_of(tree, i=0):
+    return jax.tree.map(lambda leaf: leaf[i], tree)
+
+
+def test_lessons_lie_on_their_contours(given):
+    contours, learnt = given
+    assert len(learnt.paths) == len(learnt.owner) == len(learnt.closed)
+    assert (learnt.owner > 0).sum() >= 2
+    for path, owner in zip(learnt.paths, learnt.owner):
+        source = contours.points[owner - 1] if owner > 0 else contours.strays[-1 - owner]
+        shown = contours.visible[owner - 1] if owner > 0 else contours.stray_visible[-1 - owner]
+        away = np.linalg.norm(path[:, None] - source[shown], axis=-1).min(1)
+        assert away.max() < 1.6  # scatter of 0.3 pixel
+        assert np.abs(np.linalg.norm(np.diff(path, axis=0), axis=1).mean() - 1.0) < 0.5
+
+
+def test_what_follows_is_of_the_same_membrane_and_mutual(given):
+    contours, learnt = given
+    ends = np.flatnonzero(learnt.follows >= 0)
+    assert len(ends)
+    assert np.array_equal(learnt.follows[learnt.follows[ends]], ends)
+    assert np.array_equal(learnt.owner[ends // 2], learnt.owner[learnt.follows[ends] // 2])
+    for k in range(1, len(contours.present) + 1):
+        pieces = np.flatnonzero((learnt.owner == k) & ~np.array(learnt.closed))
+        if len(pieces):
+            loose = (learnt.follows.reshape(-1, 2)[pieces] < 0).sum()
+            assert loose == (0 if contours.closed[k - 1] else 2)
+
+
+def expert_state(task):
+    def advance(carry, _):
+        state, alive = carry
+        new, _, _, done = LINKING.step(jax.random.key(0), state, LINKING.expert(state))
+        return (jax.tree.map(lambda a, b: jnp.where(alive, a, b), new, state), alive & ~done), None
+
+    state, _ = LINKING.init(jax.random.key(0), task)
+    return jax.lax.scan(advance, (state, jnp.ones((), bool)), length=40)[0][0]
+
+
+def test_chains_of_an_expert_are_membranes(tasks):
+    """Whole loops are closed, ellipses, and have the length of their pieces; everything of the truth is there."""
+    policy = blank_policy(4, nnx.Rngs(0))
+    ends = jax.jit(jax.vmap(expert_state))(tasks)
+    gain = jax.jit(jax.vmap(lambda t: link_gains(policy, t)))(tasks)
+    chains = jax.jit(jax.vmap(chains_of))(tasks, ends.group, ends.linked, gain)
+    assert np.isfinite(np.asarray(chains.features)).all()
+    assert np.array_equal(chains.members.sum(1), tasks.segments.length > 0)  # each segment is in one chain
+    whole = np.asarray(jax.vmap(is_membrane)(tasks, chains))
+    share = whole.sum() / np.asarray(chains.present).sum()
+    assert share > 0.85  # some follow through ends that are too far, or across what was taken
+    size = np.asarray((chains.members * tasks.segments.length[:, None]).sum(-1))
+    present = np.asarray(chains.present)
+    assert np.allclose(np.exp(np.asarray(chains.features)[present][:, 2]), size[present], rtol=1e-4)
+    closed = whole & (np.asarray(chains.features)[..., 0] == 1)
+    assert closed.any()
+    assert np.median(np.asarray(chains.features)[closed][:, 11]) < 1.0  # a tenth of its size from an ellipse
+
+
+def test_the_worthiest_chains_that_share_nothing():
+    members = jnp.asarray([[1, 1, 0, 0, 0], [0, 1, 1, 0, 0], [0, 0, 1, 1, 0], [1, 0, 0, 0, 0], [0, 0, 0, 0, 1]], bool)
+    chains = Chains(members, jnp.asarray([True] * 4 + [False]), jnp.zeros((5, 1)))
+    group = best_set(chains, jnp.asarray([1.0, 3.0, 2.0, 0.5, 9.0]))
+    assert group.tolist() == [2, 1, 1, 0, 0]  # the third chain shares a segment with the second; the last is padding
+    assert best_set(chains, jnp.asarray([4.0, 3.0, 2.0, 0.5, 9.0])).tolist() == [1, 1, 2, 2, 0]
+
+
+def test_how_often_a_chain_was_made(tasks):
+    policy, task = blank_policy(4, nnx.Rngs(0)), first_of(tasks)
+    chains = jax.jit(lambda k: all_chains(k, policy, task, 3))(jax.random.key(1))
+    members, seen = np.asarray(chains.members), np.asarray(chains.features)
+    for k in np.flatnonzero(chains.present):
+        equal = (members == members[k]).all(1)
+        assert seen[k, -2] == pytest.approx(equal.sum() / 4)
+        assert seen[k, -1] == equal[:CAPACITY].any()
+
+
+def test_scores_of_the_truth_are_one(lessons):
+    table = score_table(np.asarray(lessons.owner) + 2000, lessons)
+    assert table["all"]["slices"] == 4
+    assert all(row["adjusted_rand"] == row["exact"] == 1.0 for row in table.values())
+    alone = score_table(np.broadcast_to(1 + np.arange(CAPACITY), lessons.owner.shape), lessons)
+    assert alone["all"]["exact"] < 1.0
+
+
+def test_training_goes_on_and_its_weights_can_be_read(tmp_path):
+    lines = []
+    card = train_linker(TRAINING, tmp_path, lines.append)
+    assert set(card["greedy"]) == {"examples", "reward"}
+    assert card["kept"] in card["greedy"]
+    assert card["unseen"]["all"]["slices"] == 4
+    assert json.loads((tmp_path / "card.json").read_text())["unseen"] == card["unseen"]
+    linker = load_linker(tmp_path / "linker.safetensors")
+    assert len(linker.digest) == 64
+    save_linker(tmp_path / "again.safetensors", linker.policy, linker.judge, TRAINING.width)
+    assert load_linker(tmp_path / "again.safetensors").digest == linker.digest
+    lines.clear()
+    assert train_linker(TRAINING, tmp_path, lines.append)["unseen"] == card["unseen"]
+    assert any("examples: going on after 12" in line for line in lines)
+    with pytest.raises(JaxmemError, match="another configuration"):
+        train_linker(
+            LinkTraining(contours=SMALL, slices=4, judge_slices=4, test_slices=2, capacity=CAPACITY, width=4),
+            tmp_path,
+            print,
+        )
+
+
+def test_weights_that_are_none(tmp_path):
+    (tmp_path / "w.safetensors").write_text("x")
+    with pytest.raises(JaxmemError, match="cannot be read"):
+        load_linker(tmp_path / "w.safetensors")
+    with pytest.raises(JaxmemError, match="cannot be read"):
+        load_linker(tmp_path / "none.safetensors")
+    from safetensors.numpy import save_file
+
+    save_file({"policy.pair.kernel": np.zeros((2, 2), np.float32)}, tmp_path / "v.safetensors", metadata={"width": "8"})
+    with pytest.raises(JaxmemError, match="another architecture"):
+        load_linker(tmp_path / "v.safetensors")
+
+
+def test_the_shipped_linker_on_slices_never_seen(lessons, tasks):
+    linker = load_linker()
+    go = jax.jit(jax.vmap(lambda k, t: link(k, linker.policy, linker.judge, t, 4)))
+    group = go(jax.random.split(jax.random.key(0), 4), tasks)
+    scores = jax.vmap(agreement)(tasks, group)
+    assert float(scores.mean()) > 0.95
+    paths = [
+        40.0 + 30.0 * np.stack([np.sin(t), np.cos(t)], 1) for t in (np.linspace(0, 2, 60), np.linspace(2.5, 5.9, 102))
+    ]
+    assert link_segments(jax.random.key(0), linker.policy, linker.judge, paths, (96, 96), count=4).tolist() == [1, 1]
+    assert not len(link_segments(jax.random.key(0), linker.policy, linker.judge, [], (96, 96), count=4))
+    empty = link_task(summarise([], (96, 96), CAPACITY))
+    assert not go(jax.random.split(jax.random.key(0), 4), jax.tree.map(lambda a: jnp.stack([a] * 4), empty)).any()
