@@ -255,8 +255,10 @@ def agreement(task: LinkTask, group: Int[Array, " segments"]) -> Float[Array, ""
 def _step(key: Key[Array, ""], state: LinkState, action: Array) -> tuple[LinkState, LinkView, Array, Array]:
     del key
     action = jnp.where(_allowed(state)[action], action, LEAVE)
-    to = state.task.partners.end[state.current, jnp.minimum(action, PARTNERS - 1)]
+    k = jnp.minimum(action, PARTNERS - 1)
+    to = state.task.partners.end[state.current, k]
     closes = (action < PARTNERS) & (to == state.other) & ~state.back
+    went = _link(state, k)
     # at the other end of the chain the walk goes the other way round
     turned_back = state._replace(
         current=state.other,
@@ -265,22 +267,13 @@ def _step(key: Key[Array, ""], state: LinkState, action: Array) -> tuple[LinkSta
         made=jnp.zeros((), int),
         turned=-state.turned,
     )
-    outcomes = (
-        _link(state, jnp.minimum(action, PARTNERS - 1)),
-        turned_back,
-        _undo(state),
-        _begin(
-            state._replace(
-                linked=jnp.where(closes, _link(state, jnp.minimum(action, PARTNERS - 1)).linked, state.linked)
-            )
-        )[0],
-    )
+    anew, none_left = _begin(state._replace(linked=jnp.where(closes, went.linked, state.linked)))
     complete = closes | ((action == LEAVE) & state.back)
     which = jnp.where(complete, 3, jnp.where(action == LEAVE, 1, jnp.where(action == UNDO, 2, 0)))
+    outcomes = went, turned_back, _undo(state), anew
     new = jax.tree.map(lambda *leaves: jax.lax.select_n(which, *leaves), *outcomes)
-    done = complete & ~((state.group == 0) & (state.task.segments.length > 0)).any()
     gained = agreement(state.task, new.group) - agreement(state.task, state.group)
-    return new, view(new), 10.0 * gained - _UNDO_COST * (action == UNDO), done
+    return new, view(new), 10.0 * gained - _UNDO_COST * (action == UNDO), complete & none_left
 
 
 def _expert(state: LinkState) -> Int[Array, ""]:
