@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from jaxmem.grouping import loops
 from jaxmem.grouping.lessons import lesson, summarised
 from jaxmem.grouping.linker import LINKING, agreement, link_gains, link_task
 from jaxmem.grouping.loops import Chains, all_chains, best_set, chains_of, is_membrane, link_segments
@@ -126,12 +127,21 @@ def test_how_often_a_chain_was_made(tasks):
         assert seen[k, -1] == equal[:CAPACITY].any()
 
 
+def test_lessons_that_cannot_be_drawn():
+    with pytest.raises(ValueError, match="1 to 0 segments"):
+        draw_lessons(jax.random.key(2), SMALL, 4, 0)
+
+
 def test_scores_of_the_truth_are_one(lessons):
     table = score_table(np.asarray(lessons.owner) + 2000, lessons)
     assert table["all"]["slices"] == 4
     assert all(row["adjusted_rand"] == row["exact"] == 1.0 for row in table.values())
     alone = score_table(np.broadcast_to(1 + np.arange(CAPACITY), lessons.owner.shape), lessons)
     assert alone["all"]["exact"] < 1.0
+
+
+class Stopped(Exception):
+    pass
 
 
 def test_training_goes_on_and_its_weights_can_be_read(tmp_path):
@@ -145,9 +155,17 @@ def test_training_goes_on_and_its_weights_can_be_read(tmp_path):
     assert len(linker.digest) == 64
     save_linker(tmp_path / "again.safetensors", linker.policy, linker.judge, TRAINING.width)
     assert load_linker(tmp_path / "again.safetensors").digest == linker.digest
+
+    def stop(line):
+        lines.append(line)
+        if line.startswith("reward: going on after 2"):
+            raise Stopped
+
     lines.clear()
-    assert train_linker(TRAINING, tmp_path, lines.append)["unseen"] == card["unseen"]
-    assert any("examples: going on after 12" in line for line in lines)
+    with pytest.raises(Stopped):
+        train_linker(TRAINING, tmp_path, stop)
+    assert lines[0].startswith("examples: going on after 12")
+    assert not any(line.startswith("examples 12/12") for line in lines)  # it is not learnt again
     with pytest.raises(JaxmemError, match="another configuration"):
         train_linker(
             LinkTraining(contours=SMALL, slices=4, judge_slices=4, test_slices=2, capacity=CAPACITY, width=4),
@@ -184,3 +202,14 @@ def test_the_shipped_linker_on_slices_never_seen():
     assert len(scores) >= 8
     assert np.mean(scores) > 0.95
     assert not len(link_segments(jax.random.key(0), linker.policy, linker.judge, [], (96, 96)))
+
+
+def test_of_very_many_segments_the_longest_are_linked(monkeypatch):
+    monkeypatch.setattr(loops, "MOST", 16)
+    linker, angle = load_linker(), np.linspace(0.0, 1.5, 45)
+    specks = [np.array([[8.0 * k, 2.0], [8.0 * k, 3.0], [8.0 * k, 4.0]]) for k in range(30)]
+    ring = [50.0 + 30.0 * np.stack([np.sin(angle + a), np.cos(angle + a)], 1) for a in (0.0, 2.1, 4.2)]
+    group = link_segments(jax.random.key(0), linker.policy, linker.judge, [*specks, *ring], (300, 300))
+    assert len(set(group[30:])) == 1
+    assert len(set(group[:30]) & set(group[30:])) == 0
+    assert len(set(group[13:30])) == 17  # the longest 16 are the ring's pieces and the first 13 specks

@@ -20,6 +20,7 @@ from jaxmem.grouping.segments import summarise
 from jaxmem.numerics import safe_norm
 
 FEATURES = 21  # of a chain
+MOST = 256  # segments of a slice that are linked: time and memory grow with the square of their number
 
 
 class Chains(NamedTuple):
@@ -252,9 +253,15 @@ def link_segments(
         count: sampled walks; there is a greedy one besides.
 
     Returns:
-        The group of each segment, from 1.
+        The group of each segment, from 1. Of more than `MOST` segments the longest are linked, and the others are alone.
     """
-    capacity = max(16, 1 << max(len(paths) - 1, 0).bit_length())
-    segments = summarise(paths, shape, capacity, closed)
+    chosen = np.sort(np.argsort([-len(p) for p in paths], kind="stable")[:MOST])
+    loop = np.zeros(len(paths), bool)
+    loop[: len(closed)] = closed
+    capacity = max(16, 1 << max(len(chosen) - 1, 0).bit_length())
+    segments = summarise([paths[k] for k in chosen], shape, capacity, loop[chosen].tolist())
     graphs, params = zip(*(nnx.split(net) for net in (policy, judge)))
-    return np.asarray(_link(graphs, params, key, segments, count))[: len(paths)]
+    found = np.asarray(_link(graphs, params, key, segments, count))[: len(chosen)]
+    group = found.max(initial=0) + 1 + np.arange(len(paths))
+    group[chosen] = found
+    return group

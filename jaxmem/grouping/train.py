@@ -75,7 +75,11 @@ def draw_lessons(
     capacity: int,
     report: Callable[[str], None] = lambda _: None,
 ) -> Lessons:
-    """Draw slices until `count` have at most `capacity` segments and at least one."""
+    """Draw slices until `count` have at most `capacity` segments and at least one.
+
+    Raises:
+        ValueError: if hardly any slice of these contours has so few.
+    """
     draw = jax.jit(lambda k: draw_contours(k, contours))
     key, scatter = jax.random.split(key)
     rng = np.random.default_rng(int(jax.random.bits(scatter)))
@@ -83,6 +87,8 @@ def draw_lessons(
     gaps: list[float] = []
     drawn = 0
     while len(rows) < count:
+        if drawn > 20 * (len(rows) + 5):
+            raise ValueError(f"draw_lessons: of {drawn} slices {len(rows)} have 1 to {capacity} segments")
         one = jax.tree.map(np.asarray, draw(jax.random.fold_in(key, drawn)))
         given = lesson(rng, one)
         drawn += 1
