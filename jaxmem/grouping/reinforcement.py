@@ -93,7 +93,16 @@ class LearningInfo(NamedTuple):
 def rollout(
     key: Key[Array, ""], environment: Environment, policy: Policy, task: Any, steps: int, greedy: bool = False
 ) -> Episode:
-    """One episode of at most `steps` actions, sampled from the policy or, if `greedy`, always the likeliest."""
+    """One episode.
+
+    Arguments:
+        key: random key.
+        environment: static under jit.
+        policy: from an observation to the logits of the actions and a value.
+        task: what the environment begins from.
+        steps: actions at most; what comes after the end is padding. Static under jit.
+        greedy: always the likeliest action, instead of a sampled one. Static under jit.
+    """
     first, *rest = jax.random.split(key, steps + 1)
     state, observation = environment.init(first, task)
 

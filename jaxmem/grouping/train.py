@@ -2,7 +2,6 @@
 
 import functools
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,8 +13,6 @@ import numpy as np
 import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
-from safetensors import safe_open
-from safetensors.numpy import save_file
 
 from jaxmem.grouping.lessons import lesson, summarised
 from jaxmem.grouping.linker import LINKING, LinkTask, agreement, link_task, steps_for, walk
@@ -24,8 +21,7 @@ from jaxmem.grouping.reinforcement import LearningConfig, LearningState, clone_s
 from jaxmem.grouping.segments import Segments
 from jaxmem.grouping.weights import blank_judge, blank_policy, save_linker
 from jaxmem.simulate.contours import ContourModel, draw_contours
-from jaxmem.types import JaxmemError
-from jaxmem.unet.weights import flatten, unflatten
+from jaxmem.unet.weights import load_checkpoint, save_checkpoint
 
 
 @dataclass(frozen=True)
@@ -104,8 +100,8 @@ def draw_lessons(
 def train_linker(config: LinkTraining, folder: Path, report: Callable[[str], None] = print) -> dict[str, Any]:
     """Train the linker's policy and its judge; continues from `folder` where it was stopped.
 
-    Writes `examples.safetensors` and `reward.safetensors`, the states of both ways of learning, now and then, and at the end `linker.safetensors` and `card.json` (configuration, and the
-    figures on slices never seen).
+    Writes `examples.safetensors` and `reward.safetensors`, the states of both ways of learning, now and then, and at the end
+    `linker.safetensors` and `card.json` (configuration, and the figures on slices never seen).
 
     Arguments:
         config: what to train.
@@ -142,7 +138,7 @@ def train_linker(config: LinkTraining, folder: Path, report: Callable[[str], Non
             if (i + 1) % 100 == 0 or i + 1 == steps:
                 report(f"{name} {i + 1}/{steps} reward {float(info.reward):.3f} loss {float(info.loss):.4f}")
             if (i + 1) % 250 == 0 or i + 1 == steps:
-                _save(folder / f"{name}.safetensors", config, state)
+                save_checkpoint(folder / f"{name}.safetensors", state, config)
         found = score_table(_greedy(nnx.merge(graph, state.params), check), check)["all"]
         report(f"greedy walks after {name}: {found}")
         card["greedy"][name] = found
@@ -271,20 +267,10 @@ def _exact(group: np.ndarray, owner: np.ndarray) -> float:
     return float(np.mean(right)) if right else float("nan")
 
 
-def _save(path: Path, config: LinkTraining, state: LearningState) -> None:
-    partial = path.with_suffix(".partial")
-    save_file(flatten(state), partial, metadata={"config": json.dumps(asdict(config), sort_keys=True)})
-    os.replace(partial, path)
-
-
 def _resume(path: Path, config: LinkTraining, fresh: LearningState, report) -> tuple[LearningState, int]:
     """The saved state and the steps it has taken; the fresh one if nothing was saved."""
     if not path.exists():
         return fresh, 0
-    with safe_open(path, "numpy") as file:
-        if (file.metadata() or {}).get("config") != json.dumps(asdict(config), sort_keys=True):
-            raise JaxmemError(f"{path}: checkpoint of another configuration; remove it or choose another folder")
-        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    state = jax.tree.map(jnp.asarray, unflatten(fresh, arrays))
-    report(f"{path.stem}: going on after {int(state.step)} updates")
+    state = load_checkpoint(path, fresh, config)
+    report(f"{path.stem}: going on after {int(state.step)} steps")
     return state, int(state.step)

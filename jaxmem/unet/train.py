@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,14 +13,11 @@ import numpy as np
 import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
-from safetensors import safe_open
-from safetensors.numpy import save_file
 
 from jaxmem.numerics import compiler_options
 from jaxmem.simulate import SliceModel, training_slice
-from jaxmem.types import JaxmemError
 from jaxmem.unet.model import UNet, UNetConfig, dice_per_class, segmentation_loss
-from jaxmem.unet.weights import flatten, save_weights, unflatten
+from jaxmem.unet.weights import load_checkpoint, save_checkpoint, save_weights
 
 
 @dataclass(frozen=True)
@@ -148,24 +144,6 @@ def evaluate(graph: nnx.GraphDef, params: Any, data: tuple[np.ndarray, np.ndarra
     }
 
 
-def _save_checkpoint(path: Path, state: TrainState, config: TrainConfig) -> None:
-    partial = path.with_suffix(".partial")
-    save_file(flatten(_pure(state)), partial, metadata={"config": json.dumps(asdict(config), sort_keys=True)})
-    os.replace(partial, path)
-
-
-def _pure(state: TrainState):
-    return jax.tree.map(lambda x: x, state._asdict())
-
-
-def _load_checkpoint(path: Path, like: TrainState, config: TrainConfig) -> TrainState:
-    with safe_open(path, "numpy") as file:
-        if (file.metadata() or {}).get("config") != json.dumps(asdict(config), sort_keys=True):
-            raise JaxmemError(f"{path}: checkpoint of another configuration; remove it or choose another folder")
-        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    return TrainState(**jax.tree.map(jnp.asarray, unflatten(_pure(like), arrays)))
-
-
 def train(config: TrainConfig, folder: Path, report: Callable[[str], None] = print) -> UNet:
     """Train a U-Net; continues from `folder` if it holds a checkpoint of the same configuration.
 
@@ -187,7 +165,7 @@ def train(config: TrainConfig, folder: Path, report: Callable[[str], None] = pri
     graph, state, optimiser = init(init_key, config)
     checkpoint, log = folder / "checkpoint.safetensors", folder / "loss.csv"
     if checkpoint.exists():
-        state = _load_checkpoint(checkpoint, state, config)
+        state = load_checkpoint(checkpoint, state, config)
         report(f"resuming after step {int(state.step)}")
     step = make_step(graph, optimiser)
     images, labels = simulate_set(train_key, config.slices, config.images, report)
@@ -209,7 +187,7 @@ def train(config: TrainConfig, folder: Path, report: Callable[[str], None] = pri
         row = {"epoch": epoch + 1, "train_loss": float(np.mean([float(v) for v in losses])), **scores}
         report(" ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()))
         _append_row(log, row)
-        _save_checkpoint(checkpoint, state, config)
+        save_checkpoint(checkpoint, state, config)
     model = nnx.merge(graph, state.params)
     held_out = simulate_set(validation_key, config.slices, config.validation_images, report)
     scores = evaluate(graph, state.params, held_out, 1)

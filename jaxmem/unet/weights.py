@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import os
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +17,8 @@ from safetensors.numpy import save_file
 
 from jaxmem.types import JaxmemError
 from jaxmem.unet.model import UNet, UNetConfig
+
+T = TypeVar("T")
 
 
 def flatten(tree) -> dict[str, np.ndarray]:
@@ -37,6 +41,26 @@ def unflatten(like, arrays: dict[str, np.ndarray]):
             raise ValueError(f"{name}: expected shape {leaf.shape}, got {arrays[name].shape}")
         leaves.append(arrays[name])
     return jax.tree_util.tree_unflatten(structure, leaves)
+
+
+def save_checkpoint(path: Path, state: Any, config: Any) -> None:
+    """Write the state of a training, a pytree, with the configuration (a dataclass) it belongs to; never half of it."""
+    partial = path.with_suffix(".partial")
+    save_file(flatten(state), partial, metadata={"config": json.dumps(asdict(config), sort_keys=True)})
+    os.replace(partial, path)
+
+
+def load_checkpoint(path: Path, like: T, config: Any) -> T:
+    """The inverse of `save_checkpoint`, into the structure of `like`.
+
+    Raises:
+        JaxmemError: if the checkpoint belongs to another configuration.
+    """
+    with safe_open(path, "numpy") as file:
+        if (file.metadata() or {}).get("config") != json.dumps(asdict(config), sort_keys=True):
+            raise JaxmemError(f"{path}: checkpoint of another configuration; remove it or choose another folder")
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    return jax.tree.map(jnp.asarray, unflatten(like, arrays))
 
 
 def default_weights() -> Path:
