@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.optimize import linear_sum_assignment
+from scipy.sparse import coo_matrix
 from scipy.spatial import cKDTree
 
 
@@ -57,6 +58,54 @@ def match_instances(found: np.ndarray, truth: np.ndarray, least: float = 0.2) ->
         score[rows, columns],
         [int(i) for i in truth_ids if i not in truth_ids[rows]],
         [int(i) for i in found_ids if i not in found_ids[columns]],
+    )
+
+
+class Grouping(NamedTuple):
+    """How the points of true instances are spread over found ones.
+
+    Attributes:
+        adjusted_rand: 1 for the same groups, 0 for as much agreement as chance gives (Hubert & Arabie 1985).
+        splits: pieces of true instances in found ones beyond the first of each.
+        false_merges: true instances in found ones beyond the first of each.
+    """
+
+    adjusted_rand: float
+    splits: int
+    false_merges: int
+
+
+def compare_groups(found: Int[np.ndarray, " n"], truth: Int[np.ndarray, " n"], share: float = 0.1) -> Grouping:
+    """Compare two groupings of the same points or voxels.
+
+    Arguments:
+        found, truth: group of each point, any whole numbers; all of them count.
+        share: a piece counts as a split if it has this share of the true instance's points, as a false merge if it has this
+            share of them and the found instance has such shares of several.
+
+    Example:
+        >>> compare_groups(np.array([1, 1, 2, 2]), np.array([1, 1, 1, 1])).splits
+        1
+    """
+    _, f = np.unique(found, return_inverse=True)
+    _, t = np.unique(truth, return_inverse=True)
+    both = coo_matrix((np.ones(len(f)), (t.ravel(), f.ravel()))).tocsr()  # repeated entries are added
+    true_size, found_size = np.asarray(both.sum(1)).ravel(), np.asarray(both.sum(0)).ravel()
+
+    def pairs(count: np.ndarray) -> float:
+        return float((count * (count - 1.0) / 2.0).sum())
+
+    together, true, ours = pairs(both.data), pairs(true_size), pairs(found_size)
+    chance = true * ours / max(len(f) * (len(f) - 1.0) / 2.0, 1.0)
+    spare = 0.5 * (true + ours) - chance
+    entries = both.tocoo()
+    large = entries.data >= share * true_size[entries.row]
+    splits = np.bincount(entries.row[large], minlength=1)
+    merges = np.bincount(entries.col[large], minlength=1)
+    return Grouping(
+        (together - chance) / spare if spare > 0 else 1.0,
+        int(np.maximum(splits - 1, 0).sum()),
+        int(np.maximum(merges - 1, 0).sum()),
     )
 
 

@@ -9,9 +9,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy import ndimage
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
+
+from jaxmem.grouping.bridges import cut_bridges
+
+_PART = 500_000  # pairs looked at together
 
 
 @dataclass(frozen=True)
@@ -24,13 +29,17 @@ class MergeConfig:
         seed: regions of fewer points take no part in joining across gaps.
         support: pairs of points that must agree before two regions join.
         agreement: share of the near pairs between two regions that must agree; parallel membranes have few.
+        bridge: regions in a volume are cut in two where so little holds them together (see `cut_bridges`); 0: never.
+        agreement_cut: what `agreement` is for regions that a cut has parted; where two membranes touch, half of the pairs do not.
     """
 
     link: float = 36.0
     gap: float = 140.0
     seed: int = 15
     support: int = 3
-    agreement: float = 0.25
+    agreement: float = 0.4
+    bridge: float = 0.7
+    agreement_cut: float = 0.5
 
 
 def merge_regions(
@@ -49,10 +58,13 @@ def merge_regions(
     """
     if len(points) == 0:
         return np.zeros(0, int)
-    pairs = cKDTree(points).query_pairs(max(config.link / voxel_size, 2.6), output_type="ndarray")
+    reach = max(config.link / voxel_size, 2.6)
+    pairs = cKDTree(points).query_pairs(reach, output_type="ndarray")
     pairs = pairs[_continuous(points, normals, pairs, turn=0.8, lift=0.5)]
-    region = _core_components(len(points), pairs)
-    region = _join_across_gaps(points, normals, region, config.gap / voxel_size, config)
+    whole = region = _core_components(len(points), pairs)
+    if points.shape[1] == 3 and config.bridge > 0:
+        region = cut_bridges(points, pairs, whole, reach, config.bridge)
+    region = _join_across_gaps(points, normals, region, whole, config.gap / voxel_size, config)
     return relabel_by_size(region)
 
 
@@ -86,40 +98,63 @@ def _continuous(points, normals, pairs, turn: float, lift: float) -> np.ndarray:
     `turn` is the least |cos| between the normals; `lift` the largest share of the distance that is along either normal
     beyond what an arc of a circle through both would have.
     """
-    first, second = pairs.T
-    chord = points[second] - points[first]
-    length = np.linalg.norm(chord, axis=1)
-    chord /= np.maximum(length, 1e-6)[:, None]
-    a, b = normals[first], normals[second]
-    cosine = np.einsum("nd,nd->n", a, b)
-    b = b * np.where(cosine < 0, -1.0, 1.0)[:, None]
-    middle = a + b
-    middle /= np.linalg.norm(middle, axis=1, keepdims=True)
-    # on a circle the chord is at right angles to the sum of the normals; within a voxel, position errors dominate
-    off = np.abs(np.einsum("nd,nd->n", chord, middle))
-    return (np.abs(cosine) >= turn) & (off * length <= lift * np.maximum(length - 1.0, 0.0) + 0.7)
+    out = np.empty(len(pairs), bool)
+    for start in range(0, len(pairs), _PART):  # in parts, so that memory does not grow with the pairs
+        first, second = pairs[start : start + _PART].T
+        chord = points[second] - points[first]
+        length = np.sqrt(np.einsum("nd,nd->n", chord, chord))
+        a, b = normals[first], normals[second]
+        cosine = np.einsum("nd,nd->n", a, b)
+        # on a circle the chord is at right angles to the sum of the normals; within a voxel, position errors dominate
+        middle = a + b * np.where(cosine < 0, -1.0, 1.0).astype(b.dtype)[:, None]
+        off = np.abs(np.einsum("nd,nd->n", chord, middle)) / np.sqrt(np.einsum("nd,nd->n", middle, middle))
+        out[start : start + _PART] = (np.abs(cosine) >= turn) & (off <= lift * np.maximum(length - 1.0, 0.0) + 0.7)
+    return out
 
 
-def _join_across_gaps(points, normals, region, gap: float, config: MergeConfig) -> np.ndarray:
+def _near_pairs(points, region, gap: float) -> np.ndarray:
+    """Pairs (m, 2) of points of different regions, no further apart than `gap`."""
+    cell = np.floor((points - points.min(0)) / gap).astype(int)
+    shape = tuple(cell.max(0) + 1)
+    key = np.ravel_multi_index(tuple(cell.T), shape)
+    least, most = np.full(shape, region.max() + 1), np.full(shape, -1)
+    np.minimum.at(least.reshape(-1), key, region)
+    np.maximum.at(most.reshape(-1), key, region)
+    # where one region is alone as far as `gap` and more, there is nothing to join
+    mixed = ndimage.minimum_filter(least, 3, mode="nearest") < ndimage.maximum_filter(most, 3, mode="nearest")
+    chosen = np.flatnonzero(mixed.reshape(-1)[key])
+    tree = cKDTree(points[chosen])
+    out = [np.zeros((0, 2), int)]
+    pairs = chosen[tree.query_pairs(gap, output_type="ndarray")]
+    out.append(pairs[region[pairs[:, 0]] != region[pairs[:, 1]]])
+    return np.concatenate(out)
+
+
+def _join_across_gaps(points, normals, region, whole, gap: float, config: MergeConfig) -> np.ndarray:
+    """Regions joined where they continue one another; `whole` is the region of each point before cuts."""
     counts = np.bincount(region)
     # one representative of a region in each small cell: equation (1) changes by less than a cell's size
-    cells = np.c_[region, np.floor(points / 2.0).astype(int)]
-    _, chosen = np.unique(cells, axis=0, return_index=True)
+    cell = np.floor((points - points.min(0)) / max(2.0, 0.2 * gap)).astype(int)
+    key = np.ravel_multi_index((region, *cell.T), (len(counts), *(cell.max(0) + 1)))
+    _, chosen = np.unique(key, return_index=True)
     chosen = chosen[counts[region[chosen]] >= config.seed]
     if len(chosen) < 2:
         return region
-    pairs = cKDTree(points[chosen]).query_pairs(gap, output_type="ndarray")
-    pairs = chosen[pairs]
-    pairs = pairs[region[pairs[:, 0]] != region[pairs[:, 1]]]
+    pairs = chosen[_near_pairs(points[chosen], region[chosen], gap)]
     if len(pairs) == 0:
         return region
     agree = _continuous(points, normals, pairs, turn=0.5, lift=0.2)
-    keys = np.sort(region[pairs], axis=1)
+    low, high = np.sort(region[pairs], axis=1).T
     distance = np.linalg.norm(points[pairs[:, 0]] - points[pairs[:, 1]], axis=1)
-    joined, inverse, near = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
-    support = np.bincount(inverse.ravel(), weights=agree, minlength=len(joined))
+    key, inverse, near = np.unique(low * len(counts) + high, return_inverse=True, return_counts=True)
+    joined = np.stack(np.divmod(key, len(counts)), -1)
+    support = np.bincount(inverse, weights=agree, minlength=len(joined))
     nearest = np.full(len(joined), np.inf)
-    np.minimum.at(nearest, inverse.ravel(), np.where(agree, distance, np.inf))
+    np.minimum.at(nearest, inverse, np.where(agree, distance, np.inf))
+    uncut = np.empty(len(counts), int)
+    uncut[region] = whole
+    of_one = uncut[joined[:, 0]] == uncut[joined[:, 1]]
+    needed = np.maximum(config.support, np.where(of_one, config.agreement_cut, config.agreement) * near)
     parent = list(range(len(counts)))
 
     def root(i: int) -> int:
@@ -129,6 +164,6 @@ def _join_across_gaps(points, normals, region, gap: float, config: MergeConfig) 
         return i
 
     for k in np.argsort(nearest):
-        if support[k] >= max(config.support, config.agreement * near[k]):
+        if support[k] >= needed[k]:
             parent[root(int(joined[k, 0]))] = root(int(joined[k, 1]))
     return np.array([root(i) for i in range(len(parent))])[region]

@@ -1,11 +1,17 @@
 """Thinning a membrane's band of pixels to its middle, with sub-voxel positions and normals."""
 
-from typing import NamedTuple
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import ndimage
 from scipy.spatial import cKDTree
+
+_SLAB = 24  # slices whose ridges are sought together
+_PART = 20000  # points whose bending is measured together
 
 
 class Midline(NamedTuple):
@@ -37,9 +43,35 @@ def midline(probability: Float[np.ndarray, "*shape"], sigma: float, threshold: f
         At most one point for each voxel, moved by less than a voxel to the ridge, and from there to where the band's middle was
         before the smoothing (see `bending`), by a voxel at most.
     """
-    d = probability.ndim
-    smooth = ndimage.gaussian_filter(np.asarray(probability, np.float32), sigma, mode="nearest", truncate=3.0)
-    voxels = np.argwhere(smooth > threshold)
+    found = _ridges(probability, sigma, threshold)
+    points, normals, voxels, weight = (np.concatenate(a) for a in zip(*found))
+    back = np.clip(0.5 * sigma**2 * bending(points, normals, weight > clear), -1.0, 1.0)
+    points = points + back[:, None] * normals
+    return Midline(points.astype(np.float32), normals, voxels, weight)
+
+
+def _ridges(probability: np.ndarray, sigma: float, threshold: float) -> list[tuple[np.ndarray, ...]]:
+    """Points, normals, voxels and smoothed probability on the ridges, slab by slab: memory does not grow with the volume."""
+    reach = int(3.0 * sigma + 0.5) + 1
+
+    def one(start: int) -> tuple[np.ndarray, ...]:
+        low, high = max(0, start - reach), min(len(probability), start + _SLAB + reach)
+        part = np.asarray(probability[low:high], np.float32)
+        smooth = ndimage.gaussian_filter(part, sigma, mode="nearest", truncate=3.0)
+        own = slice(start - low, min(start + _SLAB, len(probability)) - low)
+        points, normals, voxels, weight = _ridge_points(smooth, own, sigma, threshold)
+        voxels[:, 0] += low
+        points[:, 0] += low
+        return points, normals, voxels, weight
+
+    return _spread(one, range(0, len(probability), _SLAB))
+
+
+def _ridge_points(smooth: np.ndarray, own: slice, sigma: float, threshold: float) -> tuple[np.ndarray, ...]:
+    """Ridge points in the slices `own` of a smoothed slab."""
+    d = smooth.ndim
+    voxels = np.argwhere(smooth[own] > threshold)
+    voxels[:, 0] += own.start
     weight = smooth[tuple(voxels.T)]
     padded = np.pad(smooth, 1, mode="edge")
 
@@ -61,10 +93,7 @@ def midline(probability: Float[np.ndarray, "*shape"], sigma: float, threshold: f
     # a band of any thickness bends at least this much at its middle; elsewhere the strongest bend is along the membrane
     ridge = (-bend > 0.2 * weight / sigma**2) & (-bend >= np.abs(values[:, -1]))
     keep = ridge & (np.abs(step)[:, None] * np.abs(normal) <= 0.6).all(1)
-    points = voxels[keep] + step[keep, None] * normal[keep]
-    back = np.clip(0.5 * sigma**2 * bending(points, normal[keep], weight[keep] > clear), -1.0, 1.0)
-    points = points + back[:, None] * normal[keep]
-    return Midline(points.astype(np.float32), normal[keep], voxels[keep], weight[keep])
+    return voxels[keep] + step[keep, None] * normal[keep], normal[keep], voxels[keep], weight[keep]
 
 
 def bending(
@@ -84,20 +113,25 @@ def bending(
     k = min(neighbours, len(source) - 1)
     if k < 3 * d:
         return np.zeros(n)
-    total = np.zeros(n)
     tree = cKDTree(points[source])
-    for start in range(0, n, 50000):  # in parts, so that memory does not grow with the volume
-        part = slice(start, min(start + 50000, n))
-        near = source[
-            tree.query(points[part], k=k + 1, workers=-1)[1]
-        ]  # the point itself says nothing: it has no offset
-        own = normals[part]
-        offset = points[near] - points[part, None]
+
+    def one(start: int) -> np.ndarray:
+        own_points, own = points[start : start + _PART], normals[start : start + _PART]
+        near = source[tree.query(own_points, k=k + 1)[1]]  # the point itself says nothing: it has no offset
+        offset = points[near] - own_points[:, None]
         turned = normals[near] * np.sign(np.einsum("nkd,nd->nk", normals[near], own))[..., None]
         change = turned - own[:, None]
         spread = np.einsum("nki,nkj->nij", offset, offset)
         # neighbours say nothing about the direction across the membrane
         scale = np.trace(spread, axis1=1, axis2=2)[:, None, None]
         spread = spread + scale * (own[:, :, None] * own[:, None, :] + 1e-3 * np.eye(d))
-        total[part] = np.trace(np.einsum("nki,nkj->nij", change, offset) @ np.linalg.inv(spread), axis1=1, axis2=2)
-    return np.clip(total, -0.5, 0.5)
+        return np.trace(np.einsum("nki,nkj->nij", change, offset) @ np.linalg.inv(spread), axis1=1, axis2=2)
+
+    # in parts, so that memory does not grow with the volume
+    return np.clip(np.concatenate(_spread(one, range(0, n, _PART))), -0.5, 0.5)
+
+
+def _spread(task: Callable[[int], Any], starts: range) -> list:
+    """Results of a task for each start, in order, with all cores at work."""
+    with ThreadPoolExecutor(max(1, min(len(starts), os.cpu_count() or 1))) as pool:
+        return list(pool.map(task, starts))

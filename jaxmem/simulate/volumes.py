@@ -18,7 +18,8 @@ _BUMPS = 4
 class VolumeModel:
     """Size (nz, ny, nx) in voxels and the ranges that vesicles and noise are drawn from; lengths in A unless named.
 
-    `contrast` is the depth of a leaflet over the noise's standard deviation, per voxel.
+    `contrast` is the depth of a leaflet over the noise's standard deviation, per voxel. `touching_fraction` of the vesicles
+    are placed against an earlier one, with `touching_gap` voxels between the mid-surfaces.
     """
 
     shape: tuple[int, int, int] = (96, 192, 192)
@@ -28,6 +29,8 @@ class VolumeModel:
     aspect: tuple[float, float] = (0.8, 1.1)
     deformation: float = 0.05
     nested_fraction: float = 0.2
+    touching_fraction: float = 0.0
+    touching_gap: tuple[float, float] = (3.0, 5.0)
     contrast: tuple[float, float] = (1.0, 1.6)
     leaflet_distance: float = 40.0
     leaflet_sigma: float = 9.0
@@ -72,6 +75,23 @@ def _level(vesicle: _Vesicle, point: Array) -> Array:
     return (rho / _radius(vesicle, mapped / rho[..., None]) - 1.0) * jnp.mean(vesicle.axes)
 
 
+def _extent(vesicle: _Vesicle, direction: Array) -> Array:
+    """Distance from the centre to the surface along a unit vector, voxels."""
+    mapped = direction / vesicle.axes
+    length = safe_norm(mapped)
+    return _radius(vesicle, mapped / length) / length
+
+
+def _against(key: Key[Array, ""], vesicle: _Vesicle, host: _Vesicle, model: VolumeModel) -> _Vesicle:
+    """The vesicle moved to where it touches the host."""
+    keys = jax.random.split(key)
+    direction = jax.random.normal(keys[0], (3,))
+    direction = direction / safe_norm(direction)
+    gap = jax.random.uniform(keys[1], minval=model.touching_gap[0], maxval=model.touching_gap[1])
+    distance = _extent(host, direction) + gap + _extent(vesicle, -direction)
+    return vesicle._replace(centre=host.centre + distance * direction)
+
+
 def _draw(key: Key[Array, ""], model: VolumeModel, others: _Vesicle, accepted: Array) -> tuple[_Vesicle, Array]:
     keys = jax.random.split(key, 8)
     nested = jax.random.bernoulli(keys[0], model.nested_fraction) & accepted.any()
@@ -91,7 +111,20 @@ def _draw(key: Key[Array, ""], model: VolumeModel, others: _Vesicle, accepted: A
     apart = gap > reach + host_reach + 4.0
     inside = gap + reach < 0.85 * others.axes.min(-1)
     fits = jnp.all(axes.max() * 1.1 + 2 < size / 2)
-    return vesicle, jnp.all(apart | inside | ~accepted) & fits & (radius > 0.7 * model.radius_voxels[0])
+    large = radius > 0.7 * model.radius_voxels[0]
+    free = jnp.all(apart | inside | ~accepted) & fits & large
+    if model.touching_fraction == 0.0:
+        return vesicle, free
+    pick = jax.random.split(keys[7], 3)
+    touches = jax.random.bernoulli(pick[0], model.touching_fraction) & accepted.any() & ~nested
+    host = jax.random.categorical(pick[1], jnp.log(jnp.where(accepted, 1.0, 1e-9)))
+    moved = _against(pick[2], vesicle, jax.tree.map(lambda leaf: leaf[host], others), model)
+    surface = sphere_directions(400, 3)
+    surface = moved.centre + surface * _radius(moved, surface)[:, None] * moved.axes
+    clear = jax.vmap(lambda one: jnp.min(_level(one, surface)) >= 0.8 * model.touching_gap[0])(others)
+    within = jnp.all(jnp.abs(moved.centre - size / 2) <= room) & fits & large
+    vesicle = jax.tree.map(lambda a, b: jnp.where(touches, a, b), moved, vesicle)
+    return vesicle, jnp.where(touches, jnp.all(clear | ~accepted) & within, free)
 
 
 def _wedge(shape: tuple[int, int, int], tilt_max: float) -> Array:
@@ -130,11 +163,15 @@ def simulate_tomogram(key: Key[Array, ""], model: VolumeModel) -> SimulatedTomog
         distance = level / jnp.sqrt(sum(g**2 for g in jnp.gradient(level)) + 1e-6)
         leaflets = sum(jnp.exp(-0.5 * ((distance + s * half) / sigma) ** 2) for s in (-1.0, 1.0))
         near = jnp.abs(distance) <= 0.5 * model.membrane_thickness / model.voxel_size
-        near = near & (level > -0.6 * vesicles.axes[i].min()) & accepted[i]
-        return density - accepted[i] * leaflets, jnp.where(near, i + 1, labels)
+        near = near & (level > -0.6 * vesicles.axes[i].min())
+        return density - leaflets, jnp.where(near, i + 1, labels)
 
     start = (jnp.zeros(model.shape), jnp.zeros(model.shape, jnp.int32))
-    density, labels = jax.lax.fori_loop(0, n, add, start)
+
+    def add_accepted(i, state):
+        return jax.lax.cond(accepted[i], add, lambda _, unchanged: unchanged, i, state)
+
+    density, labels = jax.lax.fori_loop(0, n, add_accepted, start)
     wedge = _wedge(model.shape, model.tilt_max)
     kx = jnp.fft.rfftfreq(model.shape[2])[None, None, :]
     k2 = (
