@@ -72,21 +72,33 @@ def _prepare(quiet: bool) -> _Bars:
 
 def _segment(args: argparse.Namespace) -> int:
     from jaxmem.io import read_mrc
-    from jaxmem.pipeline import load_config, segment
+    from jaxmem.pipeline import segment
 
     tomogram = read_mrc(args.tomogram, args.voxel_size)
-    return _run(args, tomogram, load_config(args.config), args.tomogram, "segment", segment)
+    return _run(args, tomogram, _configured(args), args.tomogram, "segment", segment)
+
+
+def _configured(args: argparse.Namespace) -> Any:
+    """The configuration file's settings, and those of the command line over them."""
+    from dataclasses import replace
+
+    from jaxmem.pipeline import load_config
+
+    config = load_config(args.config)
+    if args.grouping is None:
+        return config
+    return replace(config, grouping=replace(config.grouping, method=args.grouping))
 
 
 def _fit(args: argparse.Namespace) -> int:
     from jaxmem.io import read_mrc
-    from jaxmem.pipeline import fit_mask, load_config
+    from jaxmem.pipeline import fit_mask
 
     def fit(tomogram, config, progress):
         return fit_mask(tomogram, config, progress, instances=args.instances, filled=args.filled)
 
     mask = read_mrc(args.mask, args.voxel_size)
-    return _run(args, mask, load_config(args.config), args.mask, "fit", fit)
+    return _run(args, mask, _configured(args), args.mask, "fit", fit)
 
 
 def _run(args, tomogram, config, source, command, function) -> int:
@@ -142,13 +154,8 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 def _demo(args: argparse.Namespace) -> int:
     data = Path(str(resources.files("jaxmem") / "data"))
-    args.tomogram, args.voxel_size, args.config, args.obj, args.overwrite = (
-        data / "phantom.mrc.gz",
-        None,
-        None,
-        False,
-        True,
-    )
+    args.tomogram, args.voxel_size, args.config, args.grouping = data / "phantom.mrc.gz", None, None, None
+    args.obj, args.overwrite = False, True
     code = _segment(args)
     args.run, args.truth = args.output, [data / "phantom_labels.mrc.gz", data / "phantom_truth.npz"]
     args.json, args.filled = None, False
@@ -209,6 +216,11 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("-o", "--output", type=Path, required=True, metavar="RUN", help="folder for the results")
         verb.add_argument("--voxel-size", type=float, metavar="A", help="in A; replaces the header's")
         verb.add_argument("--config", type=Path, metavar="FILE.toml", help="settings; see the README")
+        verb.add_argument(
+            "--grouping",
+            choices=("auto", "merge", "rl"),
+            help="how points become membranes: region merging (auto is this), or walker and linker",
+        )
         verb.add_argument("--overwrite", action="store_true", help="replace an earlier run in RUN")
         verb.add_argument("--obj", action="store_true", help="write OBJ meshes too")
         verb.add_argument("--quiet", action="store_true", help="no progress, warnings only")

@@ -13,7 +13,7 @@ from scipy.sparse.csgraph import connected_components, laplacian
 from scipy.sparse.linalg import ArpackError, eigsh
 
 _CELL = 6.0  # voxels; points of a cell that hang together are one node of the graph
-_LEAST = 300  # points on the smaller side of a cut
+_LEAST = 500  # points on the smaller side of a cut; a vesicle of 13 voxels' radius has about 1,700, half of them seen
 _FIRM = 1e-6  # keeps the Laplacian regular
 
 

@@ -241,6 +241,7 @@ def link_segments(
     shape: tuple[int, int],
     closed: Sequence[bool] = (),
     count: int = 12,
+    capacity: int = 16,
 ) -> Int[np.ndarray, " segments"]:
     """`link` for ordered points as they come, in any number; slices of similar size share a compiled program.
 
@@ -251,6 +252,7 @@ def link_segments(
         shape: height and width of the slice.
         closed: which segments are loops; none by default.
         count: sampled walks; there is a greedy one besides.
+        capacity: most segments of any slice that shares the compiled program; more are taken, too.
 
     Returns:
         The group of each segment, from 1. Of more than `MOST` segments the longest are linked, and the others are alone.
@@ -258,7 +260,7 @@ def link_segments(
     chosen = np.sort(np.argsort([-len(p) for p in paths], kind="stable")[:MOST])
     loop = np.zeros(len(paths), bool)
     loop[: len(closed)] = closed
-    capacity = max(16, 1 << max(len(chosen) - 1, 0).bit_length())
+    capacity = max(16, 1 << (max(capacity, len(chosen)) - 1).bit_length())
     segments = summarise([paths[k] for k in chosen], shape, capacity, loop[chosen].tolist())
     graphs, params = zip(*(nnx.split(net) for net in (policy, judge)))
     found = np.asarray(_link(graphs, params, key, segments, count))[: len(chosen)]

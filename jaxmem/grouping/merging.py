@@ -58,14 +58,25 @@ def merge_regions(
     """
     if len(points) == 0:
         return np.zeros(0, int)
-    reach = max(config.link / voxel_size, 2.6)
-    pairs = cKDTree(points).query_pairs(reach, output_type="ndarray")
-    pairs = pairs[_continuous(points, normals, pairs, turn=0.8, lift=0.5)]
-    whole = region = _core_components(len(points), pairs)
+    pairs, whole = neighbours(points, normals, voxel_size, config)
+    region = whole
     if points.shape[1] == 3 and config.bridge > 0:
-        region = cut_bridges(points, pairs, whole, reach, config.bridge)
+        region = cut_bridges(points, pairs, whole, _reach(voxel_size, config), config.bridge)
     region = _join_across_gaps(points, normals, region, whole, config.gap / voxel_size, config)
     return relabel_by_size(region)
+
+
+def _reach(voxel_size: float, config: MergeConfig) -> float:
+    return max(config.link / voxel_size, 2.6)
+
+
+def neighbours(
+    points: Float[np.ndarray, "n d"], normals: Float[np.ndarray, "n d"], voxel_size: float, config: MergeConfig
+) -> tuple[Int[np.ndarray, "m 2"], Int[np.ndarray, " n"]]:
+    """Pairs of near points that can lie on one smooth surface, and the connected component of each point, from 0."""
+    pairs = cKDTree(points).query_pairs(_reach(voxel_size, config), output_type="ndarray")
+    pairs = pairs[_continuous(points, normals, pairs, turn=0.8, lift=0.5)]
+    return pairs, _core_components(len(points), pairs)
 
 
 def _core_components(n: int, pairs: Int[np.ndarray, "m 2"]) -> Int[np.ndarray, " n"]:

@@ -10,6 +10,9 @@ from jaxmem.grouping import MergeConfig, SelectConfig
 from jaxmem.surface import FitConfig
 from jaxmem.types import JaxmemError
 
+METHODS = ("auto", "merge", "rl")
+"""Values of `grouping.method`."""
+
 
 @dataclass(frozen=True)
 class PreprocessConfig:
@@ -50,6 +53,24 @@ class MidlineConfig:
 
 
 @dataclass(frozen=True)
+class GroupingConfig:
+    """Which points belong to the same membrane (paper, Section 4).
+
+    Attributes:
+        method: `merge`, region merging in the volume; `rl`, walker and linker in each slice, then across slices; or `auto`, the
+            better of the two by benchmarks/RESULTS.md, which is `merge`.
+        weights: of the linker; the package's own when empty.
+        walks: of the linker in each slice, besides the greedy one.
+        seed: of the walks.
+    """
+
+    method: str = "auto"
+    weights: str = ""
+    walks: int = 12
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class EllipseConfig:
     """Pruning and recovery slice by slice (paper, Section 5.1).
 
@@ -73,6 +94,7 @@ class Config:
     preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     midline: MidlineConfig = field(default_factory=MidlineConfig)
+    grouping: GroupingConfig = field(default_factory=GroupingConfig)
     merge: MergeConfig = field(default_factory=MergeConfig)
     select: SelectConfig = field(default_factory=SelectConfig)
     ellipse: EllipseConfig = field(default_factory=EllipseConfig)
@@ -115,6 +137,8 @@ def _checked(config: Config, path: str) -> Config:
         (config.ellipse.tolerance > 0 and config.ellipse.change > 0, "ellipse's lengths must be positive"),
         (0 < config.ellipse.least_probability < 1, "ellipse.least_probability must lie between 0 and 1"),
         (config.merge.link > 0 and config.merge.gap > 0, "merge's distances must be positive"),
+        (config.grouping.method in METHODS, f"grouping.method must be one of {', '.join(METHODS)}"),
+        (config.grouping.walks >= 0, "grouping.walks must not be negative"),
         (config.preprocess.z_sigma >= 0, "preprocess.z_sigma must not be negative"),
     ]
     for holds, text in demands:

@@ -8,6 +8,8 @@ import numpy as np
 
 from jaxmem import preprocess
 from jaxmem.grouping import Midline, Region, merge_regions, midline, select_membranes
+from jaxmem.grouping.slicewise import link_regions, link_volume
+from jaxmem.grouping.weights import load_linker
 from jaxmem.pipeline.config import Config, PreprocessConfig
 from jaxmem.pipeline.evidence import weigh
 from jaxmem.pipeline.pruning import Slices, prune_and_recover, slice_ellipses
@@ -126,18 +128,44 @@ def group(
     volume = probability.mean(0, dtype=np.float32) if is_flat(probability.shape) else probability
     threshold = config.midline.threshold
     faint = faint and config.ellipse.enabled and not is_flat(probability.shape)
-    with run.stage("grouping", 3) as step:
+    with run.stage("midlines", 1):
         line = midline(
             volume, sigma, min(threshold, config.ellipse.least_probability) if faint else threshold, threshold
         )
         clear = np.flatnonzero(line.weight > threshold)
         bright = Midline(*(a[clear] for a in line))
-        step(1)
-        region = merge_regions(bright.points, bright.normals, voxel_size, config.merge)
-        step(2)
+    region = _regions(bright, volume, sigma, threshold, voxel_size, config, run)
+    with run.stage("selection", 1):
         regions = select_membranes(bright, region, volume.shape, voxel_size, config.select, run.decide)
     run.decide(f"{len(clear)} midline points in {region.max(initial=0)} regions; {len(regions)} membranes")
     return line, [r._replace(members=clear[r.members]) for r in regions]
+
+
+def _regions(
+    bright: Midline,
+    volume: np.ndarray,
+    sigma: float,
+    threshold: float,
+    voxel_size: float,
+    config: Config,
+    run: Run,
+) -> np.ndarray:
+    """Region of each midline point, by the method of `config.grouping`."""
+    g = config.grouping
+    if g.method != "rl":
+        run.decide("grouping: region merging" + (" (auto)" if g.method == "auto" else ""))
+        with run.stage("merging", 1):
+            return merge_regions(bright.points, bright.normals, voxel_size, config.merge)
+    run.decide("grouping: walker and linker in each slice, then across slices")
+    linker = load_linker(g.weights or None)
+    slices = volume[None] if volume.ndim == 2 else volume
+    with run.stage("linking", len(slices)) as step:
+        key = jax.random.key(g.seed)
+        lines, membrane = link_volume(key, linker, slices, sigma, threshold, voxel_size, g.walks, step)
+        run.decide(
+            f"{len(np.unique(lines.group))} groups in {len(slices)} slices; {membrane.max(initial=0)} across them"
+        )
+        return link_regions(bright, lines, membrane, voxel_size, config.merge)
 
 
 def surfaces(

@@ -1,0 +1,108 @@
+"""Grouping by reinforcement learning, slice by slice: lines are traced and linked, and groups joined across slices."""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+from scipy import ndimage
+
+from jaxmem.grouping.across import Lines, join_slices, spread, tangents_of
+from jaxmem.grouping.loops import MOST, link_segments
+from jaxmem.grouping.merging import MergeConfig, neighbours, relabel_by_size
+from jaxmem.grouping.midline import Midline
+from jaxmem.grouping.tracing import evenly, trace
+from jaxmem.grouping.weights import Linker
+
+PIXEL = 14.0  # A; the linker's pixel
+
+
+def link_volume(
+    key: Key[Array, ""],
+    linker: Linker,
+    probability: Float[np.ndarray, "nz ny nx"],
+    sigma: float,
+    threshold: float,
+    voxel_size: float,
+    walks: int = 12,
+    step: Callable[[int], None] = lambda _: None,
+) -> tuple[Lines, Int[np.ndarray, " n"]]:
+    """Lines of every slice, and the membrane of each of their points.
+
+    Arguments:
+        key: random key of the sampled walks.
+        linker: from `weights.load_linker`.
+        probability: of membrane.
+        sigma: smoothing, voxels.
+        threshold: pixels whose smoothed probability is higher are traced.
+        voxel_size: A.
+        walks: sampled walks of the linker in each slice.
+        step: told how many slices are done.
+
+    Returns:
+        Lines in voxels, and the membrane of each of their points, 1...m by falling size.
+    """
+    scale = voxel_size / PIXEL
+    shape = probability.shape[1], probability.shape[2]
+    traced = []
+    for z in range(len(probability)):
+        smooth = _smoothed(probability, z, sigma)
+        traced.append(trace(smooth > threshold, smooth))
+        step(z // 2)
+    most = min(max((len(paths) for paths, _ in traced), default=0), MOST)
+    size = round(shape[0] * scale), round(shape[1] * scale)
+    points, tangents, group, many = [], [], [], 0
+    for z, (paths, closed) in enumerate(traced):
+        if paths:
+            found = link_segments(
+                jax.random.fold_in(key, z),
+                linker.policy,
+                linker.judge,
+                [evenly(p, scale) for p in paths],
+                size,
+                closed,
+                walks,
+                most,
+            )
+            points += [np.insert(p, 0, float(z), axis=1) for p in paths]
+            tangents += [tangents_of(p) for p in paths]
+            group += [np.full(len(p), g + many) for p, g in zip(paths, found)]
+            many += int(found.max()) + 1
+        step((len(probability) + z + 1) // 2)
+    if not points:
+        lines = Lines(np.zeros((0, 3)), np.zeros((0, 2)), np.zeros(0, int))
+    else:
+        lines = Lines(np.concatenate(points), np.concatenate(tangents), np.concatenate(group))
+    return lines, join_slices(lines)
+
+
+def _smoothed(probability: np.ndarray, z: int, sigma: float) -> np.ndarray:
+    """One slice of the smoothed volume."""
+    reach = int(3.0 * sigma + 0.5) if len(probability) > 1 else 0
+    index = np.clip(np.arange(z - reach, z + reach + 1), 0, len(probability) - 1)
+    weight = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    mean = np.tensordot(weight / weight.sum(), np.asarray(probability[index], np.float32), 1)
+    return ndimage.gaussian_filter(mean, sigma, mode="nearest", truncate=3.0)
+
+
+def link_regions(
+    line: Midline, lines: Lines, membrane: Int[np.ndarray, " n"], voxel_size: float, config: MergeConfig
+) -> Int[np.ndarray, " m"]:
+    """The region of each midline point, 1...m by falling size, as from `merge_regions`.
+
+    Points that hang together with no line become regions of their own.
+
+    Arguments:
+        line: the midline, in two dimensions or three.
+        lines: from `link_volume`.
+        membrane: of each of their points.
+        voxel_size: A.
+        config: how far neighbours are.
+    """
+    points = line.points.astype(float)
+    if points.shape[1] == 2:
+        points = np.insert(points, 0, 0.0, axis=1)
+    pairs, alone = neighbours(line.points, line.normals, voxel_size, config)
+    region = spread(points, pairs, lines, membrane)
+    region = np.where(region > 0, region, alone + 1 + region.max(initial=0))
+    return relabel_by_size(region)

@@ -1,0 +1,44 @@
+"""The labelled pixels of a slice as ordered lines: thinning, walking, and lines as the linker knows them (paper, Section 4.1)."""
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float
+from skimage.morphology import skeletonize
+
+from jaxmem.grouping.walker import paths_of, straight_on, walk_lines, walk_task
+
+_SHORTEST = 4  # pixels; shorter lines are specks
+_LOOP = 16  # pixels from which on a line whose ends meet is a loop
+
+
+@jax.jit
+def _straight(task):
+    return walk_lines(straight_on, task)
+
+
+def trace(
+    mask: Bool[np.ndarray, "height width"], probability: Float[np.ndarray, "height width"]
+) -> tuple[list[Float[np.ndarray, "_ 2"]], list[bool]]:
+    """Lines of pixels in order, and which of them are loops.
+
+    Arguments:
+        mask: membrane pixels.
+        probability: of membrane, 0 to 1.
+
+    Returns:
+        y, x of each line's pixels; lines of fewer than four pixels are left out.
+    """
+    line = skeletonize(mask)
+    if not line.any():
+        return [], []
+    walk, order = _straight(walk_task(line, probability))
+    paths = [p for p in paths_of(np.asarray(walk), np.asarray(order)) if len(p) >= _SHORTEST]
+    return paths, [len(p) >= _LOOP and bool(np.abs(p[0] - p[-1]).max() <= 2.0) for p in paths]
+
+
+def evenly(path: Float[np.ndarray, "_ 2"], scale: float) -> Float[np.ndarray, "_ 2"]:
+    """The path's points times `scale`, and a pixel apart again."""
+    points = path * scale
+    at = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
+    new = np.linspace(0.0, at[-1], max(_SHORTEST, round(float(at[-1])) + 1))
+    return np.stack([np.interp(new, at, points[:, a]) for a in range(2)], -1)
