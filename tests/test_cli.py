@@ -10,7 +10,7 @@ from jaxmem.cli import main
 
 @pytest.fixture(scope="module")
 def mask(shells):
-    return (shells[0] > 0).astype(np.int8)
+    return (shells[0] == 3).astype(np.int8)
 
 
 def fails(capsys, arguments, *words):
@@ -26,14 +26,15 @@ def test_fit_then_evaluate(mrc, shells, mask, tmp_path, capsys):
     source, run = mrc(mask), tmp_path / "run"
     assert main(["fit", str(source), "-o", str(run)]) == 0
     captured = capsys.readouterr()
-    assert "3 membranes" in captured.out
-    for stage in ("grouping", "gaussian process", "surfaces"):
+    assert "1 membranes" in captured.out
+    for stage in ("midlines", "merging", "selection", "gaussian process", "surfaces"):
         assert stage in captured.err
-    truth = mrc(shells[0], name="truth.mrc")
+    assert "grouping: region merging (auto)" in (run / "report.html").read_text()
+    truth = mrc(np.where(shells[0] == 3, 3, 0).astype(np.int8), name="truth.mrc")
     assert main(["evaluate", str(run), "--truth", str(truth)]) == 0
-    assert "3 of 3 found" in capsys.readouterr().out
+    assert "1 of 1 found" in capsys.readouterr().out
     scores = json.loads((run / "scores.json").read_text())
-    assert scores["instances"]["matched"] == 3
+    assert scores["instances"]["matched"] == 1
     before = (run / "labels.mrc").read_bytes()
     fails(capsys, ["fit", source, "-o", run], str(run), "--overwrite")
     assert (run / "labels.mrc").read_bytes() == before
@@ -70,6 +71,10 @@ def test_problems_with_the_input(mrc, tmp_path, capsys):
     (tmp_path / "w.safetensors").write_text("x")
     (tmp_path / "w.toml").write_text(f'[network]\nweights = "{tmp_path / "w.safetensors"}"')
     fails(capsys, ["segment", good, "-o", run, "--config", tmp_path / "w.toml"], "w.safetensors")
+    (tmp_path / "g.toml").write_text('[grouping]\nmethod = "guess"')
+    fails(capsys, ["segment", good, "-o", run, "--config", tmp_path / "g.toml"], "grouping.method", "auto, merge, rl")
+    (tmp_path / "l.toml").write_text(f'[grouping]\nweights = "{tmp_path / "w.safetensors"}"')
+    fails(capsys, ["fit", good, "-o", run, "--config", tmp_path / "l.toml", "--grouping", "rl"], "w.safetensors")
     fails(capsys, ["segment", good, "-o", text / "run"], "cannot be written")
     fails(capsys, ["evaluate", tmp_path, "--truth", good], "not a finished run")
     assert not run.exists()

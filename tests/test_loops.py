@@ -15,6 +15,9 @@ from jaxmem.grouping.linker import LINKING, agreement, link_gains, link_task
 from jaxmem.grouping.loops import Chains, all_chains, best_set, chains_of, is_membrane, link_segments
 from jaxmem.grouping.train import LinkTraining, draw_lessons, score_table, train_linker
 from jaxmem.grouping.weights import blank_policy, load_linker, save_linker
+from jaxmem.pipeline import Config
+from jaxmem.pipeline.record import Run
+from jaxmem.pipeline.stages import group
 from jaxmem.simulate import ContourModel, draw_contours
 from jaxmem.types import JaxmemError
 
@@ -202,6 +205,20 @@ def test_the_shipped_linker_on_slices_never_seen():
     assert len(scores) >= 8
     assert np.mean(scores) > 0.95
     assert not len(link_segments(jax.random.key(0), linker.policy, linker.judge, [], (96, 96)))
+
+
+def test_walker_and_linker_find_the_membranes_of_a_volume(shells):
+    """Nested and neighbouring spheres, traced and linked slice by slice, and joined across slices; and a single slice."""
+    volume, _ = shells
+    config = replace(Config(), grouping=replace(Config().grouping, method="rl"))
+    for given, count in ((volume > 0, 3), ((volume > 0)[23:24], 3), (np.zeros((7, 64, 96)), 0)):
+        run = Run(None)
+        line, regions = group(given.astype(np.float32), 1.3, 14.0, config, run, faint=False)
+        assert "grouping: walker and linker in each slice, then across slices" in run.decisions
+        assert len(regions) == count
+        for region in regions:
+            truth = (volume if len(given) > 1 else volume[23])[tuple(line.voxels[region.members].T)]
+            assert (truth[truth > 0] == truth.max()).mean() > 0.97
 
 
 def test_of_very_many_segments_the_longest_are_linked(monkeypatch):

@@ -13,6 +13,7 @@ from scipy.sparse.csgraph import connected_components, laplacian
 from scipy.sparse.linalg import ArpackError, eigsh
 
 _CELL = 6.0  # voxels; points of a cell that hang together are one node of the graph
+_CLOSE = 1.6  # voxels between neighbours in a node: across a contact they are further apart
 _LEAST = 500  # points on the smaller side of a cut; a vesicle of 13 voxels' radius has about 1,700, half of them seen
 _FIRM = 1e-6  # keeps the Laplacian regular
 
@@ -37,8 +38,10 @@ def cut_bridges(
     Returns:
         Region of each point, finer than before; the numbers have no order.
     """
-    degree = 2.0 * len(pairs) / max(len(points), 1)
-    density = max(degree, 1e-6) / (np.pi * reach**2)  # points on a square voxel of surface
+    if len(pairs) == 0:
+        return region
+    degree = 2.0 * len(pairs) / len(points)
+    density = degree / (np.pi * reach**2)  # points on a square voxel of surface
     across = density**2 * 2.0 * reach**3 / 3.0  # pairs over a voxel of border
     pairs = pairs[region[pairs[:, 0]] == region[pairs[:, 1]]]
     patch, graph = _patches(points, pairs, region)
@@ -67,6 +70,7 @@ def _patches(points, pairs, region) -> tuple[np.ndarray, csr_matrix]:
     shape = cell.max(0) - cell.min(0) + 1
     key = np.ravel_multi_index(tuple((cell - cell.min(0)).T), tuple(shape))
     inner = pairs[key[pairs[:, 0]] == key[pairs[:, 1]]]
+    inner = inner[((points[inner[:, 0]] - points[inner[:, 1]]) ** 2).sum(1) < _CLOSE**2]
     _, patch = connected_components(coo_matrix((np.ones(len(inner)), inner.T), shape=(n, n)), directed=False)
     ends = patch[pairs]
     ends = ends[ends[:, 0] != ends[:, 1]]
