@@ -84,6 +84,8 @@ def _core_components(n: int, pairs: Int[np.ndarray, "m 2"]) -> Int[np.ndarray, "
 
     A chain of stray points between two membranes would otherwise make them one.
     """
+    if len(pairs) == 0:
+        return np.arange(n)
     degree = np.bincount(pairs.ravel(), minlength=n)
     core = degree >= 0.4 * np.median(degree)
     inner = pairs[core[pairs].all(1)]
