@@ -1,11 +1,13 @@
 """What the walker learns from and is measured on: simulated contours as thinned masks, with the truth of which membranes a pixel is on."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 from scipy import ndimage
 from scipy.spatial import cKDTree
@@ -18,7 +20,6 @@ from jaxmem.grouping.walker import (
     WalkTask,
     act,
     ahead,
-    around,
     begin,
     rank,
     to_choice,
@@ -69,8 +70,8 @@ def _closed(owners: np.ndarray, line: np.ndarray) -> np.ndarray:
     """Closing along the line by two pixels."""
     for join, outside in ((np.bitwise_or, 0), (np.bitwise_and, -1)):
         for _ in range(2):
-            around_ = np.pad(np.where(line, owners, outside), 1, constant_values=outside)
-            shifted = [np.roll(around_, m, (0, 1))[1:-1, 1:-1] for m in MOVES]
+            framed = np.pad(np.where(line, owners, outside), 1, constant_values=outside)
+            shifted = [np.roll(framed, m, (0, 1))[1:-1, 1:-1] for m in MOVES]
             owners = np.where(line, join.reduce([owners, *shifted]), 0)
     return owners
 
@@ -89,33 +90,27 @@ def walk_lesson(contours: Contours, drawn: Int[np.ndarray, "h w"], thickness: in
 
 
 def replay(
-    key: Key[Array, ""],
-    choose: Callable[[Array, WalkState, WalkView], Array],
-    record: Callable[[WalkState, WalkView, Array], Any],
-    task: WalkTask,
+    key: Key[Array, ""], decide: Callable[[Array, WalkState, WalkView], tuple[Array, Any]], task: WalkTask
 ) -> tuple[WalkState, Any, Int[Array, ""]]:
     """Walk over a slice and write something down at every choice.
 
     Arguments:
         key: random key.
-        choose: `(key, state, view) -> action`.
-        record: `(state, view, action) -> pytree`.
+        decide: `(key, state, view) -> (action, what to write down)`.
         task: the slice.
 
     Returns:
-        The last state; what was recorded, `ROOM` rows; and how many choices there were, of which more than `ROOM` are lost.
+        The last state; what was written down, `ROOM` rows; and how many choices there were, of which more than `ROOM` are lost.
     """
     first = begin(task)
-    what = jax.eval_shape(lambda s: record(s, view(s), jnp.zeros((), int)), first)
-    blank = jax.tree.map(lambda leaf: jnp.zeros((ROOM, *leaf.shape), leaf.dtype), what)
+    _, row = jax.eval_shape(lambda s: decide(key, s, view(s)), first)
+    blank = jax.tree.map(lambda leaf: jnp.zeros((ROOM, *leaf.shape), leaf.dtype), row)
 
     def on(carry):
         state, i, rows = carry
         state = to_choice(state)
-        seen = view(state)
-        action = choose(jax.random.fold_in(key, i), state, seen)
+        action, row = decide(jax.random.fold_in(key, i), state, view(state))
         at = jnp.where(state.done, ROOM, i)  # out of bounds: nothing is written
-        row = record(state, seen, action)
         rows = jax.tree.map(lambda all_, one: all_.at[at].set(one, mode="drop"), rows, row)
         return act(state, action), i + ~state.done, rows
 
@@ -150,11 +145,10 @@ class Choice(NamedTuple):
     branch: Int[Array, "*choices"]
 
 
-def judged(state: WalkState, seen: WalkView, action: Int[Array, ""]) -> Choice:
-    """A choice and its truth, for `replay`."""
-    del seen
-    verdict = verdicts(state)
+def judged(state: WalkState, action: Int[Array, ""]) -> Choice:
+    """A choice and its truth."""
     path, n = ahead(state, _EYE)
+    verdict = verdicts(state, path, n)
     there = jnp.arange(_EYE) < n[:, None]
     right, wrong = (verdict == 1)[:, None] & there, (verdict == -1)[:, None] & there
     late = jnp.arange(_EYE) >= 8
@@ -162,7 +156,7 @@ def judged(state: WalkState, seen: WalkView, action: Int[Array, ""]) -> Choice:
     flat = path.reshape(-1, 2)
     near = jnp.abs(flat[:, None] - flat[None]).max(-1) <= 1
     on_path = state.task.owners[path[..., 0], path[..., 1]]
-    strays = state.owners | jnp.where((right | wrong), on_path, 0)
+    strays = state.owners | jnp.where(right | wrong, on_path, 0)
     return Choice(
         contested(state, verdict),
         verdict[action] == 1,
@@ -191,18 +185,30 @@ class Walked(NamedTuple):
     order: Int[np.ndarray, "height width"]
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _judged(graph: Any, params: Any, task: WalkTask) -> tuple[WalkState, Choice, Array]:
+    policy = graph if params is None else nnx.merge(graph, params)
+
+    def decide(key, state, seen):
+        del key
+        action = jnp.argmax(policy(seen)[0])
+        return action, judged(state, action)
+
+    return replay(jax.random.key(0), decide, task)
+
+
 def judge(policy: Policy) -> Callable[[WalkTask], Walked]:
     """A function that walks over slices with known truth, always by the likeliest move, and looks at the junctions.
 
     Contested choices within eight moves are one junction, at which the last of them decides.
-    """
 
-    @jax.jit
-    def go(task):
-        return replay(jax.random.key(0), lambda _, state, seen: jnp.argmax(policy(seen)[0]), judged, task)
+    Arguments:
+        policy: a network, or a function; compiled once for all networks of one architecture.
+    """
+    split = nnx.split(policy, nnx.Param) if isinstance(policy, nnx.Module) else (policy, None)
 
     def one(task: WalkTask) -> Walked:
-        state, rows, count = go(task)
+        state, rows, count = _judged(*split, task)
         rows = jax.tree.map(lambda leaf: np.asarray(leaf)[: int(count)], rows)
         rows = jax.tree.map(lambda leaf: leaf[rows.contested], rows)
         goes_on = (rows.half[1:] == rows.half[:-1]) & (rows.place[1:] - rows.place[:-1] <= _TOGETHER)

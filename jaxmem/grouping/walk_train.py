@@ -12,14 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
-from jaxmem.grouping.reinforcement import Policy
 from jaxmem.grouping.walk_lessons import contested, judge, junction_table, replay, walk_lesson
-from jaxmem.grouping.walk_view import FEATURES, NEAR, WalkView
-from jaxmem.grouping.walker import WALKING, WalkPolicy, WalkState, WalkTask, straight_on, verdicts
+from jaxmem.grouping.walk_view import FEATURES, NEAR
+from jaxmem.grouping.walker import DEPTH, WalkPolicy, WalkState, WalkTask, ahead, straight_on, taught, verdicts
 from jaxmem.grouping.weights import save_walker
 from jaxmem.simulate.contours import ContourModel, draw_contours, rasterise
+from jaxmem.types import Scalar
 
 _MOVES = 4  # moves of a choice that are learnt from; hardly ever there are more
 _PLAIN_SHARE, _PLAIN_WEIGHT = 0.1, 0.3  # of choices that are not between right and wrong
@@ -93,15 +93,29 @@ def task_drawer(key: Key[Array, ""], config: WalkTraining) -> Callable[[int], Wa
     return one
 
 
-def _example(state: WalkState, seen: WalkView, action: Array) -> Examples:
-    """What a choice teaches: the moves that keep to the membrane and cut no corner; where there are none, what does no harm."""
-    del action
-    verdict, allowed = verdicts(state), seen.allowed
-    right = allowed & (verdict == jnp.where(allowed, verdict, -1).max())
-    right &= NEAR | ~(jnp.roll(right, 1) | jnp.roll(right, -1))
-    few = jnp.argsort(~allowed)[:_MOVES]
-    weight = jnp.where(contested(state, verdict), 1.0, _PLAIN_WEIGHT)
-    return Examples(seen.features[few].astype(jnp.float16), allowed[few], right[few], weight)
+@jax.jit
+def example_walk(key: Key[Array, ""], straying: Scalar, task: WalkTask) -> tuple[WalkState, Examples, Int[Array, ""]]:
+    """One walk over a slice by the teacher: last state, what each choice teaches, and how many choices there were.
+
+    Right are the moves that keep to the membrane and cut no corner; where there are none, those that do no harm.
+
+    Arguments:
+        key: random key.
+        straying: share of choices at which it goes straight on instead.
+        task: with its truth.
+    """
+
+    def decide(key, state, seen):
+        verdict, allowed = verdicts(state, *ahead(state, DEPTH)), seen.allowed
+        astray = jax.random.bernoulli(key, straying)
+        action = jnp.where(astray, jnp.argmax(straight_on(seen)[0]), taught(state, verdict))
+        right = allowed & (verdict == jnp.where(allowed, verdict, -1).max())
+        right &= NEAR | ~(jnp.roll(right, 1) | jnp.roll(right, -1))
+        few = jnp.argsort(~allowed)[:_MOVES]
+        weight = jnp.where(contested(state, verdict), 1.0, _PLAIN_WEIGHT)
+        return action, Examples(seen.features[few].astype(jnp.float16), allowed[few], right[few], weight)
+
+    return replay(key, decide, task)
 
 
 def collect(key: Key[Array, ""], config: WalkTraining, report: Callable[[str], None] = lambda _: None) -> Examples:
@@ -115,19 +129,11 @@ def collect(key: Key[Array, ""], config: WalkTraining, report: Callable[[str], N
     slices, walking = jax.random.split(key)
     draw = task_drawer(slices, config)
 
-    @jax.jit
-    def go(key, straying, task):
-        def choose(key, state, seen):
-            astray = jax.random.bernoulli(key, straying)
-            return jnp.where(astray, jnp.argmax(straight_on(seen)[0]), WALKING.expert(state))
-
-        return replay(key, choose, _example, task)[1:]
-
     def one(i: int) -> list[Examples]:
         task, out, rng = draw(i), [], np.random.default_rng((config.seed, i))
         for k in range(config.walks):
             walk_key = jax.random.fold_in(walking, config.walks * i + k)
-            rows, count = go(walk_key, _STRAYING * (k > 0), _elsewhere(rng, task) if k else task)
+            _, rows, count = example_walk(walk_key, _STRAYING * (k > 0), _elsewhere(rng, task) if k else task)
             rows = jax.tree.map(lambda leaf, n=int(count): np.asarray(leaf)[:n], rows)
             kept = ((rows.weight == 1.0) | (rng.random(len(rows.weight)) < _PLAIN_SHARE)) & rows.right.any(1)
             out.append(jax.tree.map(lambda leaf, kept=kept: leaf[kept], rows))
@@ -144,7 +150,7 @@ def collect(key: Key[Array, ""], config: WalkTraining, report: Callable[[str], N
 
 def _elsewhere(rng: np.random.Generator, task: WalkTask) -> WalkTask:
     """The same slice, but walks begin in another order: still at the ends of lines first."""
-    count, pixels = int(task.count), int(task.line.sum())
+    count, pixels = int(task.used), int(task.line.sum())
     order = np.arange(len(task.starts))
     rng.shuffle(order[: count - pixels])
     rng.shuffle(order[count - pixels : count])
@@ -194,18 +200,12 @@ def fit(key: Key[Array, ""], examples: Examples, config: WalkTraining, report: C
             part = jax.tree.map(lambda leaf, i=i, rows=rows: leaf[rows[i * batch : (i + 1) * batch]], examples)
             params, state, loss = step(jax.random.fold_in(drops, epoch * steps + i), params, state, part)
         report(f"epoch {epoch + 1}/{config.epochs} loss {float(loss):.4f}")
-    policy = nnx.merge(graph, params)
     # features come as they are: the first layer standardises them
-    kernel = policy.first.kernel.get_value() / scale[:, None]
-    policy.first.bias.set_value(policy.first.bias.get_value() - mean @ kernel)
-    policy.first.kernel.set_value(kernel)
-    return policy
-
-
-def scores(policy: Policy, draw: Callable[[int], WalkTask], count: int) -> dict[str, Any]:
-    """Junctions at which walks keep to their membrane, by kind, on `count` slices of a drawer."""
-    go = judge(policy)
-    return junction_table([go(draw(i)) for i in range(count)])
+    pure: Any = params.to_pure_dict()
+    kernel = pure["first"]["kernel"] / scale[:, None]
+    pure["first"] = {"kernel": kernel, "bias": pure["first"]["bias"] - mean @ kernel}
+    nnx.replace_by_pure_dict(params, pure)
+    return nnx.merge(graph, params)
 
 
 def train_walker(config: WalkTraining, folder: Path, report: Callable[[str], None] = print) -> dict[str, Any]:
@@ -225,11 +225,14 @@ def train_walker(config: WalkTraining, folder: Path, report: Callable[[str], Non
     policy = fit(learning, examples, config, report)
     # unseen slices are those of the usual contours, whichever were learnt from
     draw = task_drawer(test, replace(config, contours=ContourModel(size=config.contours.size)))
-    card = {"config": asdict(config), "choices": len(examples.weight), "contested": int((examples.weight == 1.0).sum())}
-    card["unseen"] = {
-        name: scores(p, draw, config.test_slices) for name, p in (("straight on", straight_on), ("policy", policy))
+    card: dict[str, Any] = {
+        "config": asdict(config),
+        "choices": len(examples.weight),
+        "contested": int((examples.weight == 1.0).sum()),
     }
-    report(f"junctions on unseen slices: {card['unseen']['policy']}")
+    go = judge(policy)
+    card["unseen"] = junction_table([go(draw(i)) for i in range(config.test_slices)])
+    report(f"junctions on unseen slices: {card['unseen']}")
     save_walker(folder / "walker.safetensors", policy, config.width)
     partial = folder / "walker.partial"
     partial.write_text(json.dumps(card, indent=2) + "\n")

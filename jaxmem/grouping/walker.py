@@ -6,7 +6,7 @@ begins. A step of the environment leads from one choice to the next: moves that 
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +17,9 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from jaxmem.grouping.reinforcement import Environment, Policy
 from jaxmem.grouping.walk_view import BEHIND, FEATURES, MOVES, NEAR, REACH, WAYS, WalkView, follow, look, unit
 
+DEPTH = 10  # pixels that the teacher looks ahead
 _PATIENCE = 12  # pixels in a row that belong to other membranes before a walk is held to have changed
 _BEGINNING = 12  # pixels that say, on the way back, which membrane a walk is on
-_DEPTH = 10  # pixels that the teacher looks ahead
 _SWITCH, _ANEW = 1.0, 0.3
 _LEAST = 4096  # starts that there is always room for
 
@@ -32,14 +32,14 @@ class WalkTask(NamedTuple):
         width: distance to the edge of the mask that was thinned, pixels; 0 off the lines.
         owners: bit k is set where membrane k runs; 0 everywhere if the truth is not known.
         starts: y, x where walks may begin: ends of lines, then every pixel.
-        count: of the starts; the others are padding.
+        used: how many of the starts; the others are padding.
     """
 
     line: Bool[Array, "height width"]
     width: Float[Array, "height width"]
     owners: Int[Array, "height width"]
     starts: Int[Array, "starts 2"]
-    count: Int[Array, ""]
+    used: Int[Array, ""]
 
 
 class WalkState(NamedTuple):
@@ -171,7 +171,7 @@ def _turn_back(state: WalkState) -> WalkState:
 def _begin(state: WalkState) -> WalkState:
     """A new walk at the next start, if nobody has been there."""
     place = state.task.starts[jnp.minimum(state.next_start, len(state.task.starts) - 1)]
-    fine = (state.walk[place[0], place[1]] == 0) & (state.next_start < state.task.count)
+    fine = (state.walk[place[0], place[1]] == 0) & (state.next_start < state.task.used)
     zero, still = jnp.zeros_like(state.moved), jnp.broadcast_to(place, state.recent.shape)
     begun = state._replace(
         place=place,
@@ -186,12 +186,13 @@ def _begin(state: WalkState) -> WalkState:
         against=zero,
     )
     new = jax.tree.map(lambda a, b: jnp.where(fine, a, b), _small(begun), _small(state))
-    return new._replace(next_start=state.next_start + 1, done=state.next_start >= state.task.count)
+    return new._replace(next_start=state.next_start + 1, done=state.next_start >= state.task.used)
 
 
 def _small(state: WalkState) -> WalkState:
     """Without the slice and what is written on it, which no loop should copy."""
-    return state._replace(task=None, walk=None, order=None)
+    nothing: Any = None
+    return state._replace(task=nothing, walk=nothing, order=nothing)
 
 
 def _written(state: WalkState, small: WalkState, place_in_walk: Array) -> WalkState:
@@ -231,9 +232,23 @@ def begin(task: WalkTask) -> WalkState:
     """Before the first walk; `to_choice` begins it."""
     blank, zero = jnp.zeros(task.line.shape, int), jnp.zeros((), int)
     still = jnp.ones((BEHIND + 1, 2), int)  # in the border, where nothing is
-    counts = [zero] * 5
     return WalkState(
-        task, blank, blank, still[0], still, zero, still, zero, zero - 1, zero, *counts, jnp.zeros((), bool)
+        task=task,
+        walk=blank,
+        order=blank,
+        place=still[0],
+        recent=still,
+        known=zero,
+        opening=still,
+        moved=zero,
+        sign=zero - 1,
+        number=zero,
+        next_start=zero,
+        owners=zero,
+        sure=zero,
+        against=zero,
+        switches=zero,
+        done=jnp.zeros((), bool),
     )
 
 
@@ -265,21 +280,30 @@ def ahead(state: WalkState, depth: int) -> tuple[Int[Array, "8 depth 2"], Int[Ar
     return jax.vmap(lambda k: follow(free, state.place, k, _drift(state), depth, keeps))(jnp.arange(8))
 
 
-def verdicts(state: WalkState) -> Int[Array, " 8"]:
-    """Of each move 1 if it keeps to the walk's membranes, -1 if it leads onto others, 0 if neither, or not allowed."""
-    path, n = ahead(state, _DEPTH)
+def verdicts(state: WalkState, path: Int[Array, "8 depth 2"], n: Int[Array, " 8"]) -> Int[Array, " 8"]:
+    """Of each move 1 if it keeps to the walk's membranes, -1 if it leads onto others, 0 if neither, or not allowed.
+
+    Arguments:
+        state: at a choice.
+        path, n: from `ahead`, at least `DEPTH` pixels deep; what is farther away does not count.
+    """
+    path, n = path[:, :DEPTH], jnp.minimum(n, DEPTH)
     own = state.task.owners[path[..., 0], path[..., 1]]
-    there = (jnp.arange(_DEPTH) < n[:, None]) & (jnp.arange(_DEPTH) >= 2)
+    there = (jnp.arange(DEPTH) < n[:, None]) & (jnp.arange(DEPTH) >= 2)
     keeps = (own & state.owners) != 0
     good, bad = (there & keeps).sum(1), (there & ~keeps & (own != 0)).sum(1)
     right, wrong = (good >= bad) & (good >= 2), (n >= 5) & (bad > good)
     return jnp.where(around(state), jnp.where(right, 1, jnp.where(wrong, -1, 0)), 0)
 
 
-def _expert(state: WalkState) -> Int[Array, ""]:
-    """Keeps to its membrane, cuts no corner, and otherwise goes straight on."""
-    worth = 10.0 * verdicts(state) + 2.0 * NEAR + jnp.asarray(WAYS) @ _drift(state)
+def taught(state: WalkState, verdict: Int[Array, " 8"]) -> Int[Array, ""]:
+    """The move that keeps to the membrane, cuts no corner, and otherwise goes straight on."""
+    worth = 10.0 * verdict + 2.0 * NEAR + jnp.asarray(WAYS) @ _drift(state)
     return jnp.argmax(jnp.where(around(state), worth, -jnp.inf))
+
+
+def _expert(state: WalkState) -> Int[Array, ""]:
+    return taught(state, verdicts(state, *ahead(state, DEPTH)))
 
 
 WALKING = Environment(_init, _step, _expert)

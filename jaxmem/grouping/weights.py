@@ -109,11 +109,11 @@ def load_walker(path: str | Path | None = None) -> Walker:
     path = Path(path) if path is not None else default_walker()
     try:
         with safe_open(path, "numpy") as file:
-            policy = WalkPolicy(int((file.metadata() or {})["width"]), rngs=nnx.Rngs(0))
+            width = int((file.metadata() or {})["width"])
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        state = nnx.state(policy, nnx.Param)
+        graph, state = nnx.split(nnx.eval_shape(lambda: WalkPolicy(width, rngs=nnx.Rngs(0))), nnx.Param)
         nnx.replace_by_pure_dict(state, jax.tree.map(jnp.asarray, unflatten(state.to_pure_dict(), arrays)))
-        nnx.update(policy, state)
+        policy = nnx.merge(graph, state)
     except (OSError, SafetensorError) as error:
         raise JaxmemError(f"{path}: cannot be read as weights of a walker ({error})") from None
     except (KeyError, TypeError, ValueError) as error:
