@@ -110,7 +110,10 @@ def walking() -> None:
             share, jumps, rate = walked_over(policy, some)
             go = judge(policy)
             table = junction_table([go(task) for task in some])
-            right = " | ".join(f"{row['right']:.3f} of {row['junctions']}" for row in table.values())
+            rows = [
+                f"{row['right']:.3f} of {row['junctions']}" if row["junctions"] else "none" for row in table.values()
+            ]
+            right = " | ".join(rows)
             print(f"| {thickness} | {name} | {100 * share:.2f} % | {jumps} | {right} | {rate:.0f} |")
 
 

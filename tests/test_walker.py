@@ -12,7 +12,7 @@ from jaxmem.grouping.tracing import trace
 from jaxmem.grouping.walk_lessons import judge, junction_table, walk_lesson
 from jaxmem.grouping.walk_train import WalkTraining, example_walk, train_walker
 from jaxmem.grouping.walk_view import REACH
-from jaxmem.grouping.walker import WalkPolicy, paths_of, walk_task
+from jaxmem.grouping.walker import WALKING, WalkPolicy, paths_of, walk_task
 from jaxmem.grouping.weights import default_linker, load_walker
 from jaxmem.simulate.contours import ContourModel, Contours
 from jaxmem.types import JaxmemError
@@ -51,7 +51,6 @@ CASES = {
     "border": picture(((0, 0), (0, 47)), ((47, 0), (20, 47))),
     "specks": np.random.default_rng(0).random((SIZE, SIZE)) < 0.03,
     "filled": skeletonize(ndimage.binary_dilation(np.random.default_rng(1).random((SIZE, SIZE)) < 0.03, iterations=4)),
-    "full": np.ones((SIZE, SIZE), bool),
     "one pixel": picture(((7, 9), (7, 9))),
     "nothing": np.zeros((SIZE, SIZE), bool),
 }
@@ -149,7 +148,7 @@ def test_a_little_training(tmp_path, touching, monkeypatch):
     """On circles here and there that touch; drawing the usual contours takes long to compile."""
     model = "jaxmem.grouping.walk_train.draw_contours"
     monkeypatch.setattr(model, lambda key, _: jax.tree.map(jnp.asarray, circles(jax.random.uniform(key, (2,)))))
-    config = WalkTraining(ContourModel(size=SIZE), (5,), slices=9, test_slices=2, epochs=30)
+    config = WalkTraining(ContourModel(size=SIZE), (5,), slices=6, test_slices=1, epochs=30, dropout=0.0)
     card = train_walker(config, tmp_path, lambda _: None)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["walker.json", "walker.safetensors"]
     assert card["contested"] > 10
@@ -160,6 +159,17 @@ def test_a_little_training(tmp_path, touching, monkeypatch):
     for path, message in ((tmp_path / "none", "cannot be read"), (default_linker(), "another architecture")):
         with pytest.raises(JaxmemError, match=message):
             load_walker(path)
+
+
+def test_changing_membranes_and_beginning_anew_cost():
+    """One choice, after which the walk is on another membrane, and the arm that was left is a walk of its own."""
+    rows, columns = np.indices((SIZE, SIZE))
+    owners = np.where((rows > 24) & (columns > 24), 2, 1) * CASES["fork"]
+    task, key = walk_task(CASES["fork"], CASES["fork"].astype(np.float32), owners), jax.random.key(0)
+    # the views are not asked for, and not compiled
+    reward, done = jax.jit(lambda task: WALKING.step(key, WALKING.init(key, task)[0], jnp.asarray(1))[2:])(task)
+    assert float(reward) == pytest.approx(-1.0 - 0.3)
+    assert bool(done)
 
 
 def test_nothing_to_trace():
