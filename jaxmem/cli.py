@@ -174,8 +174,8 @@ def _train(args: argparse.Namespace) -> int:
     if (args.like is None) != (args.membranes is None):
         raise JaxmemError("--like and --membranes belong together; give both or neither")
     _prepare(quiet=False)
-    if args.linker:
-        return _train_linker(args)
+    if args.linker or args.walker:
+        return _train_grouping(args)
     config = TrainConfig(epochs=args.epochs, images=args.images, seed=args.seed)
     config = replace(config, test_images=min(config.test_images, args.images))
     config = replace(config, network=replace(config.network, width=args.width, depth=args.depth))
@@ -195,13 +195,19 @@ def _train(args: argparse.Namespace) -> int:
     return 0
 
 
-def _train_linker(args: argparse.Namespace) -> int:
-    from jaxmem.grouping.train import LinkTraining, train_linker
-
+def _train_grouping(args: argparse.Namespace) -> int:
+    name = "walker" if args.walker else "linker"
     if args.like is not None:
-        raise JaxmemError("--linker learns from contours alone; leave --like and --membranes out")
-    train_linker(LinkTraining(seed=args.seed), args.output)
-    print(f"weights: {args.output / 'linker.safetensors'}; read them with jaxmem.grouping.weights.load_linker")
+        raise JaxmemError(f"--{name} learns from contours alone; leave --like and --membranes out")
+    if args.walker:
+        from jaxmem.grouping.walk_train import WalkTraining, train_walker
+
+        train_walker(WalkTraining(seed=args.seed), args.output)
+    else:
+        from jaxmem.grouping.train import LinkTraining, train_linker
+
+        train_linker(LinkTraining(seed=args.seed), args.output)
+    print(f"weights: {args.output / name}.safetensors; read them with jaxmem.grouping.weights.load_{name}")
     return 0
 
 
@@ -258,11 +264,11 @@ def _parser() -> argparse.ArgumentParser:
     verb.set_defaults(run_verb=_evaluate)
     verb = verbs.add_parser("train", help="train the network on simulated slices; continues where it was stopped")
     verb.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER")
-    verb.add_argument(
-        "--linker",
-        action="store_true",
-        help="train the linker of segments instead, on simulated contours; only --seed matters",
-    )
+    grouping = verb.add_mutually_exclusive_group()
+    for name, what in (("--linker", "the linker of segments"), ("--walker", "the walker over lines")):
+        grouping.add_argument(
+            name, action="store_true", help=f"train {what} instead, on simulated contours; only --seed matters"
+        )
     verb.add_argument("--epochs", type=int, default=10)
     verb.add_argument("--images", type=int, default=4800)
     verb.add_argument("--width", type=int, default=16)

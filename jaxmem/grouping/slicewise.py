@@ -46,8 +46,7 @@ def link_volume(
     shape = probability.shape[1], probability.shape[2]
     traced = []
     for z in range(len(probability)):
-        smooth = _smoothed(probability, z, sigma)
-        traced.append(trace(smooth > threshold, smooth))
+        traced.append(trace(_smoothed(probability, z, sigma) > threshold))
         step(z // 2)
     most = min(max((len(paths) for paths, _ in traced), default=0), MOST)
     size = round(shape[0] * scale), round(shape[1] * scale)

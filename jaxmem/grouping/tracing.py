@@ -1,29 +1,40 @@
 """The labelled pixels of a slice as ordered lines: thinning, walking, and lines as the linker knows them (paper, Section 4.1)."""
 
+import functools
+from collections.abc import Callable
+
 import jax
 import numpy as np
 from jaxtyping import Bool, Float
+from scipy.ndimage import distance_transform_edt
 from skimage.morphology import skeletonize
 
-from jaxmem.grouping.walker import paths_of, straight_on, walk_lines, walk_task
+from jaxmem.grouping.reinforcement import Policy
+from jaxmem.grouping.walker import paths_of, walk_lines, walk_task
+from jaxmem.grouping.weights import load_walker
 
 _SHORTEST = 4  # pixels; shorter lines are specks
 _LOOP = 16  # pixels from which on a line whose ends meet is a loop
 
 
-@jax.jit
-def _straight(task):
-    return walk_lines(straight_on, task)
+@functools.lru_cache(maxsize=4)
+def _compiled(policy: Policy) -> Callable:
+    return jax.jit(functools.partial(walk_lines, policy))
+
+
+@functools.cache
+def _shipped() -> Policy:
+    return load_walker().policy
 
 
 def trace(
-    mask: Bool[np.ndarray, "height width"], probability: Float[np.ndarray, "height width"]
+    mask: Bool[np.ndarray, "height width"], policy: Policy | None = None
 ) -> tuple[list[Float[np.ndarray, "_ 2"]], list[bool]]:
     """Lines of pixels in order, and which of them are loops.
 
     Arguments:
         mask: membrane pixels.
-        probability: of membrane, 0 to 1.
+        policy: of the walker, the package's own when None; compiled once for each policy.
 
     Returns:
         y, x of each line's pixels; lines of fewer than four pixels are left out.
@@ -31,7 +42,7 @@ def trace(
     line = skeletonize(mask)
     if not line.any():
         return [], []
-    walk, order = _straight(walk_task(line, probability))
+    walk, order = _compiled(policy or _shipped())(walk_task(line, distance_transform_edt(mask)))
     paths = [p for p in paths_of(np.asarray(walk), np.asarray(order)) if len(p) >= _SHORTEST]
     return paths, [len(p) >= _LOOP and bool(np.abs(p[0] - p[-1]).max() <= 2.0) for p in paths]
 

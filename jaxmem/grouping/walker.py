@@ -1,10 +1,11 @@
 """Labelled pixels in the order of the membranes they lie on: an agent that walks (paper, Section 4.1, first phase).
 
-A mask is thinned to lines one pixel wide. A walk begins at the end of a line and takes one of eight moves onto a labelled pixel
-that nobody has visited, until there is none; then it goes back to where it began, if a line leads on from there, and the next
-walk begins. Where lines meet, the agent has to choose; it sees its surroundings turned into its own direction.
+A mask is thinned to lines one pixel wide. A walk begins at the end of a line and goes from labelled pixel to labelled pixel that
+nobody has visited, until there is none; then it goes back to where it began, if a line leads on from there, and the next walk
+begins. A step of the environment leads from one choice to the next: moves that leave none are made on the way.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -13,28 +14,14 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jaxmem.grouping.reinforcement import Environment
+from jaxmem.grouping.reinforcement import Environment, Policy
+from jaxmem.grouping.walk_view import BEHIND, FEATURES, MOVES, NEAR, REACH, WAYS, WalkView, follow, look, unit
 
-REACH = 7  # pixels that the agent sees to every side
-_SIDE = 2 * REACH + 1
-_MOVES = np.array(
-    [[0, 1], [1, 1], [1, 0], [1, -1], [0, -1], [-1, -1], [-1, 0], [-1, 1]]
-)  # y, x; turning from x towards y
-_MEMORY = np.array([0.75, 0.92])  # how much of its two smoothed directions a walk keeps from one move to the next
+DEPTH = 10  # pixels that the teacher looks ahead
+_PATIENCE = 12  # pixels in a row that belong to other membranes before a walk is held to have changed
+_BEGINNING = 12  # pixels that say, on the way back, which membrane a walk is on
 _SWITCH, _ANEW = 1.0, 0.3
-
-
-def _windows() -> np.ndarray:
-    """(8, 15, 15, 2): the pixels seen by an agent of each heading; rows run ahead of it, columns to its right."""
-    ahead, right = np.meshgrid(np.arange(-REACH, REACH + 1), np.arange(-REACH, REACH + 1), indexing="ij")
-    out = []
-    for k in range(8):
-        cos, sin = np.cos(k * np.pi / 4), np.sin(k * np.pi / 4)
-        out.append(np.stack([ahead * sin + right * cos, ahead * cos - right * sin], -1))
-    return np.round(np.array(out)).astype(int)
-
-
-_WINDOWS = _windows()
+_LEAST = 4096  # starts that there is always room for
 
 
 class WalkTask(NamedTuple):
@@ -42,15 +29,17 @@ class WalkTask(NamedTuple):
 
     Attributes:
         line: where the thinned mask is.
-        probability: of membrane, 0 to 1.
-        first: where walks begin: larger first, 0 off the lines.
+        width: distance to the edge of the mask that was thinned, pixels; 0 off the lines.
         owners: bit k is set where membrane k runs; 0 everywhere if the truth is not known.
+        starts: y, x where walks may begin: ends of lines, then every pixel.
+        used: how many of the starts; the others are padding.
     """
 
     line: Bool[Array, "height width"]
-    probability: Float[Array, "height width"]
-    first: Int[Array, "height width"]
+    width: Float[Array, "height width"]
     owners: Int[Array, "height width"]
+    starts: Int[Array, "starts 2"]
+    used: Int[Array, ""]
 
 
 class WalkState(NamedTuple):
@@ -61,178 +50,260 @@ class WalkState(NamedTuple):
         walk, order: (height, width) number of the walk that visited each pixel, 0 before, and the place in it: it grows
             from 0 where the walk began, and falls on the way back.
         place: y, x.
-        heading: 0 to 7, in steps of 45 degrees from x towards y; -1 before the first move.
-        drift: direction of the last moves, smoothed over about 4 and 12 of them: what lies between the two is the bend.
-        begin, begin_drift: where the walk began and where to.
+        recent: the walk's last pixels, the place first.
+        known: how many of them after the first are the walk's.
+        opening: the first pixels of the walk, where it began first.
+        moved: moves since the beginning, both ways.
         sign: 1, or -1 on the way back.
         number: of the walk.
-        owners: membranes that hold every pixel since the last change.
-        moved: moves since the beginning or the turning back.
+        next_start: the next of the task's starts.
+        owners: membranes that the walk is on, as bits.
+        sure: pixels that belong to these and to no others, since the last change.
+        against: pixels in a row that belong to others.
+        switches: how often walks have changed from membrane to membrane.
+        done: every pixel is visited.
     """
 
     task: WalkTask
     walk: Int[Array, "height width"]
     order: Int[Array, "height width"]
     place: Int[Array, " 2"]
-    heading: Int[Array, ""]
-    drift: Float[Array, "2 2"]
-    begin: Int[Array, " 2"]
-    begin_drift: Float[Array, "2 2"]
+    recent: Int[Array, "behind 2"]
+    known: Int[Array, ""]
+    opening: Int[Array, "behind 2"]
+    moved: Int[Array, ""]
     sign: Int[Array, ""]
     number: Int[Array, ""]
+    next_start: Int[Array, ""]
     owners: Int[Array, ""]
-    moved: Int[Array, ""]
-
-
-class WalkView(NamedTuple):
-    """What the policy sees, in the frame of its heading: lines, visited pixels and probabilities; smoothed directions; moves.
-
-    Move k turns by 45 k degrees from x towards y; before the first move the frame is that of the slice.
-    """
-
-    window: Float[Array, "15 15 3"]
-    drift: Float[Array, "2 2"]
-    allowed: Bool[Array, " 8"]
+    sure: Int[Array, ""]
+    against: Int[Array, ""]
+    switches: Int[Array, ""]
+    done: Bool[Array, ""]
 
 
 def walk_task(
     line: Bool[np.ndarray, "height width"],
-    probability: Float[np.ndarray, "height width"],
+    width: Float[np.ndarray, "height width"],
     owners: Int[np.ndarray, "height width"] | None = None,
 ) -> WalkTask:
-    """A thinned mask as a task: walks begin at the ends of lines, then wherever pixels are left.
+    """A thinned mask as a task; there is room for a power of two of starts, so that few shapes are compiled.
 
     Arguments:
         line: the thinned mask, from `skimage.morphology.skeletonize`; where corners are left, walks pass them by.
-        probability: of membrane, 0 to 1.
+        width: distance to the edge of the mask, pixels, from `scipy.ndimage.distance_transform_edt`.
         owners: the truth as bits, for learning and for scores.
     """
     line = np.pad(np.asarray(line, bool), REACH)
-    ahead = sum(np.roll(line, m, (0, 1)).astype(int) for m in _MOVES)
-    first = np.where(line, np.where(ahead <= 1, 2, 1), 0)
-    owners = np.zeros(line.shape, np.int32) if owners is None else np.pad(owners, REACH).astype(np.int32)
-    seen = np.pad(np.asarray(probability, np.float32), REACH)
-    return WalkTask(*map(jnp.asarray, (line, seen, first.astype(np.int32), owners)))
+    width = np.pad(np.asarray(width, np.float32), REACH) * line
+    owners = np.zeros(line.shape, np.int32) if owners is None else np.pad(np.asarray(owners, np.int32), REACH)
+    degree = sum(np.roll(line, m, (0, 1)).astype(int) for m in MOVES)
+    starts = np.concatenate([np.argwhere(line & (degree <= 1)), np.argwhere(line)])
+    room = max(_LEAST, 1 << (len(starts) - 1).bit_length())
+    padded = np.pad(starts, ((0, room - len(starts)), (0, 0))).astype(np.int32)
+    return WalkTask(*map(jnp.asarray, (line, width, owners, padded, np.int32(len(starts)))))
 
 
-def _around(state: WalkState) -> Bool[Array, " 8"]:
+def around(state: WalkState) -> Bool[Array, " 8"]:
     """Which of the eight neighbours, from x towards y, are labelled and not visited."""
-    at = state.place + jnp.asarray(_MOVES)
+    at = state.place + jnp.asarray(MOVES)
     return state.task.line[at[:, 0], at[:, 1]] & (state.walk[at[:, 0], at[:, 1]] == 0)
 
 
-def _turned(vector: Array, heading: Array) -> Array:
-    """Vectors (y, x) as parts to the right of the heading and along it."""
-    angle = jnp.maximum(heading, 0) * jnp.pi / 4
-    cos, sin = jnp.cos(angle), jnp.sin(angle)
-    return vector @ jnp.stack([jnp.stack([cos, -sin]), jnp.stack([sin, cos])]).T
+def rank(state: WalkState) -> Int[Array, ""]:
+    """The place of the last pixel in its walk."""
+    return state.order[state.place[0], state.place[1]]
 
 
 def view(state: WalkState) -> WalkView:
     """What the policy sees of a state."""
-    heading = jnp.maximum(state.heading, 0)
-    at = state.place + jnp.asarray(_WINDOWS)[heading]
-    y, x = at[..., 0], at[..., 1]
-    inside = (y >= 0) & (x >= 0) & (y < state.walk.shape[0]) & (x < state.walk.shape[1])
-    seen = [state.task.line[y, x], state.walk[y, x] > 0, state.task.probability[y, x]]
-    window = jnp.stack([jnp.where(inside, s, 0.0) for s in seen], -1)
-    return WalkView(window, _turned(state.drift, heading), jnp.roll(_around(state), -heading))
+    corner = state.place - REACH
+
+    def cut(whole):
+        return jax.lax.dynamic_slice(whole, corner, (2 * REACH + 1, 2 * REACH + 1))
+
+    return look(cut(state.task.line), cut(state.walk) > 0, cut(state.task.width), state.recent - corner, state.known)
 
 
-def _begin(state: WalkState) -> tuple[WalkState, Bool[Array, ""]]:
-    """A new walk where lines end or pixels are left; done if there are none."""
-    left = jnp.where(state.walk == 0, state.task.first, 0)
-    where = jnp.argmax(left)
-    place = jnp.stack(jnp.unravel_index(where, left.shape))
-    found = left.reshape(-1)[where] > 0
-    number = state.number + found
-    still = jnp.zeros((2, 2))
-    begun = state._replace(
-        walk=state.walk.at[place[0], place[1]].set(jnp.where(found, number, state.walk[place[0], place[1]])),
-        place=jnp.where(found, place, state.place),
-        heading=jnp.asarray(-1),
-        drift=still,
-        begin=place,
-        begin_drift=still,
-        sign=jnp.asarray(1),
-        number=number,
-        owners=state.task.owners[place[0], place[1]],
-        moved=jnp.asarray(0),
+def _go(state: WalkState, move: Array) -> WalkState:
+    """One pixel on; nothing is written yet."""
+    place = state.place + jnp.asarray(MOVES)[move]
+    moved = state.moved + 1
+    own = state.task.owners[place[0], place[1]]
+    shared = state.owners & own
+    against = jnp.where(own == 0, state.against, jnp.where(shared != 0, 0, state.against + 1))
+    switch = (against >= _PATIENCE) | ((state.owners == 0) & (own != 0))
+    return state._replace(
+        place=place,
+        recent=jnp.concatenate([place[None], state.recent[:-1]]),
+        known=jnp.minimum(state.known + 1, BEHIND),
+        # beyond the opening the index is out of bounds, and nothing is written
+        opening=state.opening.at[jnp.where(state.sign > 0, moved, BEHIND + 1)].set(place, mode="drop"),
+        moved=moved,
+        owners=jnp.where(switch, own, jnp.where(shared != 0, shared, state.owners)),
+        sure=jnp.where(switch, 0, state.sure + ((shared != 0) & (own & (own - 1) == 0))),
+        against=jnp.where(switch, 0, against),
+        switches=state.switches + (switch & (state.owners != 0)),
     )
-    return begun, ~found
 
 
 def _turn_back(state: WalkState) -> WalkState:
-    """To where the walk began, the other way round."""
-    back = -state.begin_drift
-    heading = jnp.round(jnp.arctan2(back[0, 0], back[0, 1]) / (jnp.pi / 4)).astype(int) % 8
+    """To where the walk began, the other way round: what it saw first is behind it now."""
+    known = jnp.minimum(state.moved, BEHIND)
+    own = state.task.owners[state.opening[:_BEGINNING, 0], state.opening[:_BEGINNING, 1]]
+
+    def keep(held, i):
+        both = held & own[i]
+        return jnp.where((i <= known) & (both != 0), both, held), None
+
+    held, _ = jax.lax.scan(keep, own[jnp.argmax(own != 0)], jnp.arange(1, _BEGINNING))
     return state._replace(
-        place=state.begin,
-        heading=jnp.where((back == 0).all(), -1, heading),
-        drift=back,
-        sign=jnp.asarray(-1),
-        owners=state.task.owners[state.begin[0], state.begin[1]],
-        moved=jnp.asarray(0),
+        place=state.opening[0],
+        recent=state.opening,
+        known=known,
+        sign=-state.sign,
+        owners=held,
+        sure=((own[1:] == held) & (jnp.arange(1, _BEGINNING) <= known)).sum(),
+        against=jnp.zeros_like(known),
+    )
+
+
+def _begin(state: WalkState) -> WalkState:
+    """A new walk at the next start, if nobody has been there."""
+    place = state.task.starts[jnp.minimum(state.next_start, len(state.task.starts) - 1)]
+    fine = (state.walk[place[0], place[1]] == 0) & (state.next_start < state.task.used)
+    zero, still = jnp.zeros_like(state.moved), jnp.broadcast_to(place, state.recent.shape)
+    begun = state._replace(
+        place=place,
+        recent=still,
+        known=zero,
+        opening=still,
+        moved=zero,
+        sign=zero + 1,
+        number=state.number + 1,
+        owners=state.task.owners[place[0], place[1]],
+        sure=zero,
+        against=zero,
+    )
+    new = jax.tree.map(lambda a, b: jnp.where(fine, a, b), _small(begun), _small(state))
+    return new._replace(next_start=state.next_start + 1, done=state.next_start >= state.task.used)
+
+
+def _small(state: WalkState) -> WalkState:
+    """Without the slice and what is written on it, which no loop should copy."""
+    nothing: Any = None
+    return state._replace(task=nothing, walk=nothing, order=nothing)
+
+
+def _written(state: WalkState, small: WalkState, place_in_walk: Array) -> WalkState:
+    """The slice put back, and the new place visited."""
+    y, x = small.place
+    walk, order = state.walk.at[y, x].set(small.number), state.order.at[y, x].set(place_in_walk)
+    return small._replace(task=state.task, walk=walk, order=order)
+
+
+def to_choice(state: WalkState) -> WalkState:
+    """Whatever leaves no choice, until there is one or every pixel is visited."""
+
+    def forced(state):
+        return ~state.done & (around(state).sum() < 2)
+
+    def on(state):
+        free = around(state)
+        back = (state.sign > 0) & around(state._replace(place=state.opening[0])).any()
+        what = jnp.where(free.any(), 0, jnp.where(back, 1, 2))
+        ways = (lambda: _small(_go(state, jnp.argmax(free))), lambda: _small(_turn_back(state)), lambda: _begin(state))
+        new = jax.lax.switch(what, ways)
+        same = (new.place == state.place).all()
+        now = rank(state)
+        return _written(state, new, jnp.where(what == 0, now + state.sign, jnp.where(same, now, 0)))
+
+    return jax.lax.while_loop(forced, on, state)
+
+
+def act(state: WalkState, action: Array) -> WalkState:
+    """One move; a move that is not allowed is none."""
+    may = around(state)[action]
+    new = jax.tree.map(lambda a, b: jnp.where(may, a, b), _small(_go(state, action)), _small(state))
+    return _written(state, new, rank(state) + jnp.where(may, state.sign, 0))
+
+
+def begin(task: WalkTask) -> WalkState:
+    """Before the first walk; `to_choice` begins it."""
+    blank, zero = jnp.zeros(task.line.shape, int), jnp.zeros((), int)
+    still = jnp.ones((BEHIND + 1, 2), int)  # in the border, where nothing is
+    return WalkState(
+        task=task,
+        walk=blank,
+        order=blank,
+        place=still[0],
+        recent=still,
+        known=zero,
+        opening=still,
+        moved=zero,
+        sign=zero - 1,
+        number=zero,
+        next_start=zero,
+        owners=zero,
+        sure=zero,
+        against=zero,
+        switches=zero,
+        done=jnp.zeros((), bool),
     )
 
 
 def _init(key: Key[Array, ""], task: WalkTask) -> tuple[WalkState, WalkView]:
     del key
-    nobody, zero, still = jnp.zeros(task.line.shape, int), jnp.asarray(0), jnp.zeros((2, 2))
-    somewhere = jnp.full(2, REACH)
-    one = jnp.asarray(1)
-    state = WalkState(task, nobody, nobody, somewhere, zero, still, somewhere, still, one, zero, zero, zero)
-    state, _ = _begin(state)
+    state = to_choice(begin(task))
     return state, view(state)
 
 
 def _step(key: Key[Array, ""], state: WalkState, action: Array) -> tuple[WalkState, WalkView, Array, Array]:
     del key
-    free = _around(state)
-    move = (jnp.maximum(state.heading, 0) + action) % 8
-    may = free[move]
-    step = jnp.asarray(_MOVES)[move]
-    place = state.place + step * may
-    way = step / jnp.sqrt((step**2).sum() * 1.0)
-    memory = jnp.where(state.heading < 0, 0.0, jnp.asarray(_MEMORY, way.dtype))[:, None]
-    drift = memory * state.drift + (1.0 - memory) * way
-    shared = state.owners & state.task.owners[place[0], place[1]]
-    switched = may & (shared == 0) & (state.owners != 0)
-    rank = state.order[state.place[0], state.place[1]] + state.sign
-    went = state._replace(
-        walk=state.walk.at[place[0], place[1]].set(state.number),
-        order=state.order.at[place[0], place[1]].set(jnp.where(may, rank, state.order[place[0], place[1]])),
-        place=place,
-        heading=jnp.where(may, move, state.heading),
-        drift=jnp.where(may, drift, state.drift),
-        owners=jnp.where(shared == 0, state.task.owners[place[0], place[1]], shared),
-        begin_drift=jnp.where((state.moved < 4) & (state.sign > 0) & may, drift, state.begin_drift),
-        moved=state.moved + 1,
-    )
-    stuck = ~_around(went).any()
-    back = _turn_back(went)
-    can_turn = (state.sign > 0) & _around(back).any()
-    anew, done = _begin(went)
+    new = to_choice(act(state, action))
+    reward = -_SWITCH * (new.switches - state.switches) - _ANEW * (new.number - state.number)
+    return new, view(new), reward, new.done
 
-    def choose(on, turned, begun):
-        return jnp.where(stuck, jnp.where(can_turn, turned, begun), on)
 
-    new = jax.tree.map(choose, went, back, anew)
-    over = stuck & ~can_turn
-    reward = -_SWITCH * switched - _ANEW * (over & ~done)
-    return new, view(new), reward, over & done
+def _drift(state: WalkState) -> Array:
+    return unit((state.recent[0] - state.recent[jnp.minimum(3, state.known)]).astype(float))
+
+
+def ahead(state: WalkState, depth: int) -> tuple[Int[Array, "8 depth 2"], Int[Array, " 8"]]:
+    """The path of each move, on the walk's membranes where it can be, and how many pixels it has.
+
+    Arguments:
+        state: at a choice.
+        depth: pixels at most; static.
+    """
+    free, keeps = state.task.line & (state.walk == 0), (state.task.owners & state.owners) != 0
+    return jax.vmap(lambda k: follow(free, state.place, k, _drift(state), depth, keeps))(jnp.arange(8))
+
+
+def verdicts(state: WalkState, path: Int[Array, "8 depth 2"], n: Int[Array, " 8"]) -> Int[Array, " 8"]:
+    """Of each move 1 if it keeps to the walk's membranes, -1 if it leads onto others, 0 if neither, or not allowed.
+
+    Arguments:
+        state: at a choice.
+        path, n: from `ahead`, at least `DEPTH` pixels deep; what is farther away does not count.
+    """
+    path, n = path[:, :DEPTH], jnp.minimum(n, DEPTH)
+    own = state.task.owners[path[..., 0], path[..., 1]]
+    there = (jnp.arange(DEPTH) < n[:, None]) & (jnp.arange(DEPTH) >= 2)
+    keeps = (own & state.owners) != 0
+    good, bad = (there & keeps).sum(1), (there & ~keeps & (own != 0)).sum(1)
+    right, wrong = (good >= bad) & (good >= 2), (n >= 5) & (bad > good)
+    return jnp.where(around(state), jnp.where(right, 1, jnp.where(wrong, -1, 0)), 0)
+
+
+def taught(state: WalkState, verdict: Int[Array, " 8"]) -> Int[Array, ""]:
+    """The move that keeps to the membrane, cuts no corner, and otherwise goes straight on."""
+    worth = 10.0 * verdict + 2.0 * NEAR + jnp.asarray(WAYS) @ _drift(state)
+    return jnp.argmax(jnp.where(around(state), worth, -jnp.inf))
 
 
 def _expert(state: WalkState) -> Int[Array, ""]:
-    """Keeps to its membrane, and of the pixels that lie on it takes the one that changes its direction least."""
-    free = _around(state)
-    at = state.place + jnp.asarray(_MOVES)
-    keeps = (state.task.owners[at[:, 0], at[:, 1]] & state.owners) != 0
-    way = jnp.asarray(_MOVES) / jnp.linalg.norm(jnp.asarray(_MOVES), axis=1)[:, None]
-    near = jnp.asarray(np.abs(_MOVES).sum(1) == 1)  # who cuts a corner leaves its pixel behind
-    worth = 10.0 * keeps + 2.0 * near + way @ state.drift[0]
-    best = jnp.argmax(jnp.where(free, worth, -jnp.inf))
-    return (best - jnp.maximum(state.heading, 0)) % 8
+    return taught(state, verdicts(state, *ahead(state, DEPTH)))
 
 
 WALKING = Environment(_init, _step, _expert)
@@ -241,13 +312,11 @@ WALKING = Environment(_init, _step, _expert)
 
 def straight_on(seen: WalkView) -> tuple[Float[Array, " 8"], Float[Array, ""]]:
     """The policy without learning: the move that changes the direction least."""
-    angle = jnp.arange(8) * jnp.pi / 4
-    ahead = seen.drift[0, 0] * jnp.sin(angle) + seen.drift[0, 1] * jnp.cos(angle)
-    return jnp.where(seen.allowed, ahead, -1e9), jnp.zeros(())
+    return jnp.where(seen.allowed, seen.straight, -1e9), jnp.zeros(())
 
 
 class WalkPolicy(nnx.Module):
-    """A small network over the window.
+    """A small network that scores one move at a time, the same for all moves and for both hands.
 
     Arguments:
         width: of the layers.
@@ -255,18 +324,28 @@ class WalkPolicy(nnx.Module):
     """
 
     def __init__(self, width: int, *, rngs: nnx.Rngs):
-        self.first = nnx.Linear(3 * _SIDE**2 + 4, width, rngs=rngs)
+        self.first = nnx.Linear(FEATURES, width, rngs=rngs)
         self.second = nnx.Linear(width, width, rngs=rngs)
-        self.out = nnx.Linear(width, 9, rngs=rngs)
+        self.out = nnx.Linear(width, 1, rngs=rngs)
 
     def __call__(self, seen: WalkView) -> tuple[Float[Array, " 8"], Float[Array, ""]]:
-        """Logits of the moves, and the value."""
-        x = jnp.concatenate([seen.window.reshape(-1), seen.drift.reshape(-1)])
-        out = self.out(nnx.gelu(self.second(nnx.gelu(self.first(x)))))
-        return jnp.where(seen.allowed, out[:8], -1e9), out[8]
+        """Logits of the moves, and no value."""
+        return jnp.where(seen.allowed, self.score(seen.features), -1e9), jnp.zeros(())
+
+    def score(
+        self, features: Float[Array, "*moves 2 features"], thin: Callable[[Array], Array] = lambda x: x
+    ) -> Float[Array, "*moves"]:
+        """What each move is worth: the sum of both hands.
+
+        Arguments:
+            features: as in `WalkView`.
+            thin: what to do with the layers' outputs while training.
+        """
+        x = thin(nnx.gelu(self.second(thin(nnx.gelu(self.first(features))))))
+        return self.out(x)[..., 0].sum(-1)
 
 
-def walk_lines(policy: Any, task: WalkTask) -> tuple[Int[Array, "height width"], Int[Array, "height width"]]:
+def walk_lines(policy: Policy, task: WalkTask) -> tuple[Int[Array, "height width"], Int[Array, "height width"]]:
     """Walk over a whole slice, always by the likeliest move.
 
     Arguments:
@@ -276,18 +355,12 @@ def walk_lines(policy: Any, task: WalkTask) -> tuple[Int[Array, "height width"],
     Returns:
         number of the walk of each pixel, 0 off the lines; and its place in that walk. Both without the task's border.
     """
-    key = jax.random.key(0)
-    state, seen = WALKING.init(key, task)
 
-    def more(carry):
-        return ~carry[2]
+    def on(state):
+        state = to_choice(state)
+        return act(state, jnp.argmax(policy(view(state))[0]))
 
-    def advance(carry):
-        state, seen, _ = carry
-        state, seen, _, done = WALKING.step(key, state, jnp.argmax(policy(seen)[0]))
-        return state, seen, done
-
-    state, _, _ = jax.lax.while_loop(more, advance, (state, seen, ~task.line.any()))
+    state = jax.lax.while_loop(lambda state: ~state.done, on, begin(task))
     inner = slice(REACH, -REACH)
     return state.walk[inner, inner], state.order[inner, inner]
 

@@ -1,6 +1,7 @@
-"""The linker's weights as safetensors: policy and judge in one file."""
+"""Weights as safetensors: the linker's policy and judge in one file, the walker's policy in another."""
 
 import hashlib
+import os
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from safetensors.numpy import save_file
 from jaxmem.grouping.linker import LINKING, LinkPolicy, link_task
 from jaxmem.grouping.loops import ChainJudge
 from jaxmem.grouping.segments import summarise
+from jaxmem.grouping.walker import WalkPolicy
 from jaxmem.types import JaxmemError
 from jaxmem.unet.weights import flatten, unflatten
 
@@ -74,3 +76,46 @@ def load_linker(path: str | Path | None = None) -> Linker:
     except (KeyError, TypeError, ValueError) as error:
         raise JaxmemError(f"{path}: weights of another architecture than the linker's ({error})") from None
     return Linker(policy, judge, hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+class Walker(NamedTuple):
+    """A trained policy for `walker.walk_lines`, and the SHA-256 of its file."""
+
+    policy: WalkPolicy
+    digest: str
+
+
+def default_walker() -> Path:
+    """Path of the weights that come with the package."""
+    return Path(str(resources.files("jaxmem") / "grouping" / "weights" / "walker.safetensors"))
+
+
+def save_walker(path: Path, policy: WalkPolicy, width: int) -> None:
+    """Write the policy, never half of it; the header holds the width of its layers."""
+    partial = path.with_suffix(".partial")
+    save_file(flatten(nnx.state(policy, nnx.Param).to_pure_dict()), partial, metadata={"width": str(width)})
+    os.replace(partial, path)
+
+
+def load_walker(path: str | Path | None = None) -> Walker:
+    """Read the policy.
+
+    Arguments:
+        path: safetensors file; the package's own when None.
+
+    Raises:
+        JaxmemError: if the file is missing, unreadable, or of another architecture.
+    """
+    path = Path(path) if path is not None else default_walker()
+    try:
+        with safe_open(path, "numpy") as file:
+            width = int((file.metadata() or {})["width"])
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        graph, state = nnx.split(nnx.eval_shape(lambda: WalkPolicy(width, rngs=nnx.Rngs(0))), nnx.Param)
+        nnx.replace_by_pure_dict(state, jax.tree.map(jnp.asarray, unflatten(state.to_pure_dict(), arrays)))
+        policy = nnx.merge(graph, state)
+    except (OSError, SafetensorError) as error:
+        raise JaxmemError(f"{path}: cannot be read as weights of a walker ({error})") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise JaxmemError(f"{path}: weights of another architecture than the walker's ({error})") from None
+    return Walker(policy, hashlib.sha256(path.read_bytes()).hexdigest())
