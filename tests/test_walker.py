@@ -12,7 +12,7 @@ from jaxmem.grouping.tracing import trace
 from jaxmem.grouping.walk_lessons import judge, junction_table, walk_lesson
 from jaxmem.grouping.walk_train import WalkTraining, example_walk, train_walker
 from jaxmem.grouping.walk_view import REACH
-from jaxmem.grouping.walker import WALKING, WalkPolicy, paths_of, walk_task
+from jaxmem.grouping.walker import WALKING, WalkPolicy, begin, paths_of, walk_task
 from jaxmem.grouping.weights import default_linker, load_walker
 from jaxmem.simulate.contours import ContourModel, Contours
 from jaxmem.types import JaxmemError
@@ -77,12 +77,12 @@ def shipped():
 @pytest.fixture(scope="module")
 def touching():
     """Two circles drawn so thick that they are one band where they touch, with the truth."""
-    return walk_lesson(circles(np.zeros(2)), band(*CIRCLES).astype(int), 5)
+    return walk_lesson(circles(), band(*CIRCLES).astype(int), 5)
 
 
-def circles(shift):
+def circles():
     yes, no = np.ones((2, 768), bool), np.zeros((1, 48), bool)
-    return Contours(shift + np.stack(CIRCLES), yes, yes, yes[:, 0], yes[:, 0], np.zeros((1, 48, 2)), no, np.zeros(()))
+    return Contours(np.stack(CIRCLES), yes, yes, yes[:, 0], yes[:, 0], np.zeros((1, 48, 2)), no, np.zeros(()))
 
 
 @pytest.mark.parametrize("line", CASES.values(), ids=CASES)
@@ -145,9 +145,9 @@ def test_the_view_turns_and_mirrors_with_the_walk():
 
 
 def test_a_little_training(tmp_path, touching, monkeypatch):
-    """On circles here and there that touch; drawing the usual contours takes long to compile."""
-    model = "jaxmem.grouping.walk_train.draw_contours"
-    monkeypatch.setattr(model, lambda key, _: jax.tree.map(jnp.asarray, circles(jax.random.uniform(key, (2,)))))
+    """On two circles that touch: to draw the usual contours takes long to compile."""
+    drawn = jax.tree.map(jnp.asarray, circles())
+    monkeypatch.setattr("jaxmem.grouping.walk_train.draw_contours", lambda key, model: drawn)
     config = WalkTraining(ContourModel(size=SIZE), (5,), slices=6, test_slices=1, epochs=30, dropout=0.0)
     card = train_walker(config, tmp_path, lambda _: None)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["walker.json", "walker.safetensors"]
@@ -167,9 +167,11 @@ def test_changing_membranes_and_beginning_anew_cost():
     owners = np.where((rows > 24) & (columns > 24), 2, 1) * CASES["fork"]
     task, key = walk_task(CASES["fork"], CASES["fork"].astype(np.float32), owners), jax.random.key(0)
     # the views are not asked for, and not compiled
-    reward, done = jax.jit(lambda task: WALKING.step(key, WALKING.init(key, task)[0], jnp.asarray(1))[2:])(task)
-    assert float(reward) == pytest.approx(-1.0 - 0.3)
-    assert bool(done)
+    step = jax.jit(lambda state, action: (lambda out: (out[0], *out[2:]))(WALKING.step(key, state, action)))
+    state, reward, done = step(begin(task), jnp.asarray(0))
+    assert (float(reward), bool(done)) == (pytest.approx(-0.3), False)
+    _, reward, done = step(state, jnp.asarray(1))
+    assert (float(reward), bool(done)) == (pytest.approx(-1.0 - 0.3), True)
 
 
 def test_nothing_to_trace():
