@@ -55,6 +55,17 @@ def test_touching_spheres_are_cut_apart_and_a_torn_one_is_not():
     assert parted.adjusted_rand > 0.99
 
 
+def test_long_tubes_stay_whole():
+    """The border around a tube is short; what it parts is joined again."""
+    rng = np.random.default_rng(0)
+    angle, length = rng.uniform(0, 2 * np.pi, 17000), rng.uniform(0, 360, 17000)
+    normals = np.stack([np.sin(angle), np.cos(angle), 0 * angle], 1)
+    points = 6.0 * normals + np.outer(length, [0, 0, 1])
+    pairs, whole = neighbours(points, normals, VOXEL, MergeConfig())
+    assert len(np.unique(cut_bridges(points, pairs, whole, 2.6, 0.7))) > len(np.unique(whole))
+    assert merge_regions(points, normals, VOXEL, MergeConfig()).max() == 1
+
+
 def test_cuts_of_next_to_nothing():
     few = np.random.default_rng(0).normal(size=(5, 3))
     for n in (0, 1, 5):

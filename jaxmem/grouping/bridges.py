@@ -33,7 +33,8 @@ def cut_bridges(
         region: of each point; pairs between different regions do not count.
         reach: largest distance of neighbours, voxels.
         most: a cut is made where the pairs cut, over those that a straight border through a surface of the same density would
-            cut, are fewer than this times the square root of the smaller side's area (voxels). A half of a sphere has 1.4.
+            cut, are fewer than this times the square root of the smaller side's area (voxels). The halves of a sphere have 2.5; those of a tube
+            longer than 25 times its radius less than 0.7.
 
     Returns:
         Region of each point, finer than before; the numbers have no order.
