@@ -2,12 +2,15 @@
 
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
@@ -26,6 +29,24 @@ class Linker(NamedTuple):
     policy: LinkPolicy
     judge: ChainJudge
     digest: str
+
+
+@contextmanager
+def _said(path: Path, what: str) -> Iterator[None]:
+    """Problems with a file of weights, in words."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise JaxmemError(f"{path}: cannot be read as weights of a {what} ({error})") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise JaxmemError(f"{path}: weights of another architecture than the {what}'s ({error})") from None
+
+
+def _read(path: Path) -> tuple[int, dict[str, np.ndarray]]:
+    """Width of the layers, and arrays by name."""
+    with safe_open(path, "numpy") as file:
+        width = int((file.metadata() or {})["width"])
+        return width, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
 
 
 def blank_policy(width: int, rngs: nnx.Rngs) -> LinkPolicy:
@@ -60,10 +81,8 @@ def load_linker(path: str | Path | None = None) -> Linker:
         JaxmemError: if the file is missing, unreadable, or of another architecture.
     """
     path = Path(path) if path is not None else default_linker()
-    try:
-        with safe_open(path, "numpy") as file:
-            width = int((file.metadata() or {})["width"])
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    with _said(path, "linker"):
+        width, arrays = _read(path)
         policy, judge = blank_policy(width, nnx.Rngs(0)), blank_judge(width, nnx.Rngs(0))
         states = {"policy": nnx.state(policy, nnx.Param), "judge": nnx.state(judge, nnx.Param)}
         read = unflatten({name: state.to_pure_dict() for name, state in states.items()}, arrays)
@@ -71,10 +90,6 @@ def load_linker(path: str | Path | None = None) -> Linker:
             nnx.replace_by_pure_dict(state, jax.tree.map(jnp.asarray, read[name]))
         nnx.update(policy, states["policy"])
         nnx.update(judge, states["judge"])
-    except (OSError, SafetensorError) as error:
-        raise JaxmemError(f"{path}: cannot be read as weights of a linker ({error})") from None
-    except (KeyError, TypeError, ValueError) as error:
-        raise JaxmemError(f"{path}: weights of another architecture than the linker's ({error})") from None
     return Linker(policy, judge, hashlib.sha256(path.read_bytes()).hexdigest())
 
 
@@ -107,15 +122,9 @@ def load_walker(path: str | Path | None = None) -> Walker:
         JaxmemError: if the file is missing, unreadable, or of another architecture.
     """
     path = Path(path) if path is not None else default_walker()
-    try:
-        with safe_open(path, "numpy") as file:
-            width = int((file.metadata() or {})["width"])
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    with _said(path, "walker"):
+        width, arrays = _read(path)
         graph, state = nnx.split(nnx.eval_shape(lambda: WalkPolicy(width, rngs=nnx.Rngs(0))), nnx.Param)
         nnx.replace_by_pure_dict(state, jax.tree.map(jnp.asarray, unflatten(state.to_pure_dict(), arrays)))
         policy = nnx.merge(graph, state)
-    except (OSError, SafetensorError) as error:
-        raise JaxmemError(f"{path}: cannot be read as weights of a walker ({error})") from None
-    except (KeyError, TypeError, ValueError) as error:
-        raise JaxmemError(f"{path}: weights of another architecture than the walker's ({error})") from None
     return Walker(policy, hashlib.sha256(path.read_bytes()).hexdigest())
