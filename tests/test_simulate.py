@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from jaxtyping import TypeCheckError
 from scipy.ndimage import distance_transform_edt
+from scipy.spatial import cKDTree
 
 from jaxmem.simulate import (
     MembraneProfile,
@@ -145,10 +146,15 @@ def test_matched_slices_have_the_profile_they_were_given():
 
 
 def test_tomogram_and_truth_agree():
-    model = VolumeModel(shape=(40, 64, 64), radius_voxels=(10.0, 16.0), candidates=4, truth_points=500)
+    model = VolumeModel(
+        (40, 64, 64), candidates=16, radius_voxels=(10.0, 13.0), truth_points=500, touching_fraction=0.9
+    )
     sim = simulate_tomogram(jax.random.key(5), model)
     data, labels = np.asarray(sim.data), np.asarray(sim.labels)
-    assert sim.present.any()
+    found = [np.asarray(sim.points[k]) for k in np.flatnonzero(sim.present)]
+    assert len(found) >= 2
+    apart = [cKDTree(a).query(b)[0].min() for i, a in enumerate(found) for b in found[:i]]
+    assert 2.0 < min(apart) < 6.5  # vesicles touch, and none cuts another
     for number in np.flatnonzero(sim.present):
         where = np.round(np.asarray(sim.points[number])).astype(int)
         inside = ((where >= 0) & (where < labels.shape)).all(1)

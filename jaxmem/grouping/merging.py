@@ -127,7 +127,7 @@ def _continuous(points, normals, pairs, turn: float, lift: float) -> np.ndarray:
 
 def _near_pairs(points, region, gap: float) -> np.ndarray:
     """Pairs (m, 2) of points of different regions, no further apart than `gap`."""
-    cell = np.floor((points - points.min(0)) / gap).astype(int)
+    cell = np.floor((points - points.min(0)) / max(gap, 4.0)).astype(int)
     shape = tuple(cell.max(0) + 1)
     key = np.ravel_multi_index(tuple(cell.T), shape)
     least, most = np.full(shape, region.max() + 1), np.full(shape, -1)
@@ -136,11 +136,8 @@ def _near_pairs(points, region, gap: float) -> np.ndarray:
     # where one region is alone as far as `gap` and more, there is nothing to join
     mixed = ndimage.minimum_filter(least, 3, mode="nearest") < ndimage.maximum_filter(most, 3, mode="nearest")
     chosen = np.flatnonzero(mixed.reshape(-1)[key])
-    tree = cKDTree(points[chosen])
-    out = [np.zeros((0, 2), int)]
-    pairs = chosen[tree.query_pairs(gap, output_type="ndarray")]
-    out.append(pairs[region[pairs[:, 0]] != region[pairs[:, 1]]])
-    return np.concatenate(out)
+    pairs = chosen[cKDTree(points[chosen]).query_pairs(gap, output_type="ndarray")]
+    return pairs[region[pairs[:, 0]] != region[pairs[:, 1]]]
 
 
 def _join_across_gaps(points, normals, region, whole, gap: float, config: MergeConfig) -> np.ndarray:
