@@ -40,7 +40,12 @@ def tangents_of(path: Float[np.ndarray, "n 2"], reach: int = 3) -> Float[np.ndar
 
 
 def closes(points: Float[np.ndarray, "n 2"], sectors: int = 24) -> bool:
-    """Whether points lie all around their centre."""
+    """Whether points lie all around the middle of their bounding box: in three quarters of its sectors.
+
+    Arguments:
+        points: y, x in pixels, at least one.
+        sectors: into which the directions are divided.
+    """
     offset = points - 0.5 * (points.min(0) + points.max(0))
     angle = np.arctan2(offset[:, 0], offset[:, 1])
     seen = np.unique(((angle + np.pi) / (2 * np.pi) * sectors).astype(int) % sectors)
@@ -62,10 +67,10 @@ def join_slices(lines: Lines) -> Int[np.ndarray, " n"]:
     floor = np.empty(len(size), int)
     floor[group] = z
     parent = np.arange(len(size))
-    whole: list[dict[int, set[int]]] = []  # of each component, its closed groups by slice
+    whole: list[set[int]] = []  # of each component, the slices in which a group of its closes
     order = np.argsort(group, kind="stable")
     for g, members in enumerate(np.split(order, np.cumsum(size)[:-1])):
-        whole.append({int(floor[g]): {g}} if closes(lines.points[members, 1:]) else {})
+        whole.append({int(floor[g])} if closes(lines.points[members, 1:]) else set())
 
     def root(i: int) -> int:
         while parent[i] != i:
@@ -79,12 +84,11 @@ def join_slices(lines: Lines) -> Int[np.ndarray, " n"]:
         if both[k] < _COVER and either[k] < _UPON:
             continue
         a, b = root(int(first[k])), root(int(second[k]))
-        if a == b or len(whole[a].keys() & whole[b].keys()) >= _SLICES:
+        if a == b or len(whole[a] & whole[b]) >= _SLICES:
             continue
         if len(whole[a]) < len(whole[b]):
             a, b = b, a
-        for where, groups in whole[b].items():
-            whole[a].setdefault(where, set()).update(groups)
+        whole[a] |= whole[b]
         parent[b] = a
     return relabel_by_size(np.array([root(i) for i in range(len(size))])[group])
 
