@@ -176,8 +176,8 @@ def _train(args: argparse.Namespace) -> int:
     _prepare(quiet=False)
     if args.linker or args.walker:
         return _train_grouping(args)
-    config = TrainConfig(epochs=args.epochs, images=args.images, seed=args.seed)
-    config = replace(config, test_images=min(config.test_images, args.images))
+    config = TrainConfig(epochs=args.epochs, images=args.images, batch=min(args.batch, args.images), seed=args.seed)
+    config = replace(config, test_images=max(config.batch, min(config.test_images, args.images)))
     config = replace(config, network=replace(config.network, width=args.width, depth=args.depth))
     if args.like is not None:
         tomogram = read_mrc(args.like, args.voxel_size)
@@ -271,6 +271,7 @@ def _parser() -> argparse.ArgumentParser:
         )
     verb.add_argument("--epochs", type=int, default=10)
     verb.add_argument("--images", type=int, default=4800)
+    verb.add_argument("--batch", type=int, default=4, help="images a step; 32 or more suit a GPU")
     verb.add_argument("--width", type=int, default=16)
     verb.add_argument("--depth", type=int, default=4)
     verb.add_argument("--seed", type=int, default=0)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import breadth_first_order, connected_components, minimum_spanning_tree
 from scipy.spatial import cKDTree
@@ -52,6 +52,12 @@ _distances = jax.jit(jax.vmap(ell.distance, (None, 0)))
 _slopes = jax.jit(jax.vmap(jax.grad(ell.distance, 1), (None, 0)))
 
 
+def first_of_each(cells: Int[np.ndarray, "n d"]) -> Int[np.ndarray, " m"]:
+    """Index of the first of the rows that are alike, one for each kind of row, the kinds in lexicographic order."""
+    cells = cells - cells.min(0)
+    return np.unique(np.ravel_multi_index(tuple(cells.T), tuple(cells.max(0) + 1)), return_index=True)[1]
+
+
 def evenly(points: Float[np.ndarray, "n d"], most: int) -> np.ndarray:
     """Indices of at most `most` points, one for each cell of the smallest grid that leaves so few; evenly spread."""
     if len(points) <= most:
@@ -59,7 +65,7 @@ def evenly(points: Float[np.ndarray, "n d"], most: int) -> np.ndarray:
     low, high, chosen = 1.0, float(np.ptp(points, axis=0).max()) + 1.0, np.zeros(1, int)
     for _ in range(12):
         cell = (low * high) ** 0.5
-        _, first = np.unique(np.floor(points / cell).astype(int), axis=0, return_index=True)
+        first = first_of_each(np.floor(points / cell).astype(int))
         if len(first) > most:
             low = cell
         else:

@@ -11,7 +11,7 @@ from scipy.spatial import cKDTree
 
 from jaxmem import anchors as anc
 from jaxmem import gp
-from jaxmem.grouping.shape import Shape, evenly, orient, roughness
+from jaxmem.grouping.shape import Shape, evenly, first_of_each, orient, roughness
 from jaxmem.numerics import bucket_size, pad_to
 
 _LEARN = 512  # rows from which hyperparameters are learnt
@@ -96,8 +96,13 @@ class _Problem(NamedTuple):
     high: np.ndarray
 
 
+# compiled: operation by operation they take longer than the fit
+_by_rays = jax.jit(anc.by_rays, static_argnums=2)
+_by_ellipsoid = jax.jit(anc.by_ellipsoid, static_argnums=(1, 2))
+
+
 def _anchors_closed(points: np.ndarray, shape: Shape, config: FitConfig) -> anc.Anchors:
-    return anc.by_rays(
+    return _by_rays(
         jnp.asarray(points[evenly(points, config.rays)]), jnp.asarray(shape.ellipse.centre), config.alpha
     )
 
@@ -120,7 +125,7 @@ def _problem(points, normals, shape: Shape, closed: bool, others, config: FitCon
     company = cKDTree(points).query_ball_point(points, 4.0, return_length=True, workers=-1)
     settled = company >= 0.35 * np.median(company)
     points, normals = points[settled], normals[settled]
-    cells = len(np.unique(np.floor(points / config.spacing).astype(int), axis=0))
+    cells = len(first_of_each(np.floor(points / config.spacing).astype(int)))
     chosen = evenly(points, int(np.clip(cells, 8, config.most_points)))
     data = points[chosen]
     if closed:
@@ -136,7 +141,7 @@ def _problem(points, normals, shape: Shape, closed: bool, others, config: FitCon
     sigma = np.concatenate([noise * facing / np.median(facing), np.asarray(extra.sigma)])
     is_data = np.arange(len(x)) < len(data)
     if closed:
-        around = np.asarray(anc.by_ellipsoid(shape.ellipse, 64, config.alpha).points) - centre
+        around = np.asarray(_by_ellipsoid(shape.ellipse, 64, config.alpha).points) - centre
         low, high = np.minimum(x.min(0), around.min(0)) - 1.0, np.maximum(x.max(0), around.max(0)) + 1.0
     else:
         low, high = x[is_data].min(0) - config.offset, x[is_data].max(0) + config.offset

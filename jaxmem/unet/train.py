@@ -1,6 +1,7 @@
 """Training on simulated slices (paper, Sections 3 and 6.1): resumable, reproducible from its seed."""
 
 import csv
+import functools
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -118,18 +119,19 @@ def make_step(graph: nnx.GraphDef, optimiser: optax.GradientTransformation) -> C
     return jax.jit(step, donate_argnums=1, compiler_options=compiler_options())
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _score(graph: nnx.GraphDef, params: Any, images: Array, labels: Array) -> tuple[Array, Array]:
+    logits = nnx.merge(graph, params)(images.astype(jnp.float32) / 20.0)
+    return segmentation_loss(logits, labels.astype(jnp.int32)), jnp.argmax(logits, -1)
+
+
 def evaluate(graph: nnx.GraphDef, params: Any, data: tuple[np.ndarray, np.ndarray], batch: int) -> dict[str, float]:
     """Loss, share of pixels right and Dice of each class over images and labels from `simulate_set`."""
     images, labels = data
 
-    @jax.jit
-    def one(params, x, y):
-        logits = nnx.merge(graph, params)(x.astype(jnp.float32) / 20.0)
-        return segmentation_loss(logits, y.astype(jnp.int32)), jnp.argmax(logits, -1)
-
     losses, decided = [], []
     for start in range(0, len(images) - batch + 1, batch):
-        loss, choice = one(params, images[start : start + batch], labels[start : start + batch])
+        loss, choice = _score(graph, params, images[start : start + batch], labels[start : start + batch])
         losses.append(float(loss))
         decided.append(np.asarray(choice))
     choice = np.concatenate(decided).ravel()
