@@ -56,7 +56,7 @@ HEAD = (
 )
 
 
-def phantom(work: Path, cache: Path, _: Path) -> None:
+def phantom(work: Path, cache: Path, *_) -> None:
     data = PACKAGE / "data"
     truth = [data / "phantom_labels.mrc.gz", data / "phantom_truth.npz"]
     for name in ("phantom, cold cache", "phantom, warm cache"):
@@ -67,7 +67,7 @@ def phantom(work: Path, cache: Path, _: Path) -> None:
     print(f"\nphantom: {sum(closed)} of {len(closed)} watertight\n")
 
 
-def simulated(work: Path, cache: Path, _: Path) -> None:
+def simulated(work: Path, cache: Path, _: Path, seeds: list[int]) -> None:
     import jax
     import numpy as np
 
@@ -76,7 +76,7 @@ def simulated(work: Path, cache: Path, _: Path) -> None:
     from jaxmem.types import Tomogram
 
     draw = jax.jit(simulate_tomogram, static_argnums=1)
-    for seed in (101, 102, 103, 104, 105, 106):
+    for seed in seeds:
         made = draw(jax.random.key(seed), VolumeModel())
         labels = np.asarray(made.labels, np.int16)
         numbers = [int(i) + 1 for i in np.flatnonzero(made.present)]
@@ -94,7 +94,7 @@ def simulated(work: Path, cache: Path, _: Path) -> None:
         )
 
 
-def masks(work: Path, cache: Path, data: Path) -> None:
+def masks(work: Path, cache: Path, data: Path, *_) -> None:
     for name, options in (
         ("t74_vesicle3", []),
         ("thylakoid_T1S2M15", []),
@@ -106,7 +106,7 @@ def masks(work: Path, cache: Path, data: Path) -> None:
         print(row(" ".join([name, *options]), scores(work / "fit", [file], cache), *used), flush=True)
 
 
-def virion(work: Path, cache: Path, data: Path) -> None:
+def virion(work: Path, cache: Path, data: Path, *_) -> None:
     used = command(
         ["segment", data / "virion_slice.mrc.gz", "-o", work / "v", "--voxel-size", 5, "--overwrite", "--quiet"], cache
     )
@@ -118,7 +118,7 @@ def virion(work: Path, cache: Path, data: Path) -> None:
     print(f"\nvirion: Dice of the filled outline with the filled mask {[round(m['dice'], 3) for m in filled]}\n")
 
 
-def alpha(work: Path, cache: Path, _: Path) -> None:
+def alpha(work: Path, cache: Path, *_) -> None:
     data = PACKAGE / "data"
     truth = [data / "phantom_labels.mrc.gz", data / "phantom_truth.npz"]
     for value in (1.1, 1.2, 1.3):
@@ -133,12 +133,13 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("parts", nargs="*", choices=[[], *parts], default=[])
     parser.add_argument("--data", type=Path, default=HERE.parents[1] / "shared" / "data")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[101, 102, 103, 104, 105, 106], help="of simulated")
     args = parser.parse_args()
     print(HEAD)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         for name in args.parts or parts:
-            parts[name](work, work / "cache", args.data)
+            parts[name](work, work / "cache", args.data, args.seeds)
     print(
         f"\npeak memory of this script's children: {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20:.2f} GiB"
     )

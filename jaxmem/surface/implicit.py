@@ -257,17 +257,16 @@ def fit_membranes(
         kernel = gp.Cubic if points[usable[0]].shape[1] == 3 else gp.ThinPlate
         learnt: dict[int, tuple] = {}
         for members, arrays in _batches({i: _few(p) for i, p in problems.items()}):
-            learnt |= dict(zip(members, _rows(learn_batch(kernel, *arrays, config.least_noise, config.inflation))))
+            results = learn_batch(kernel, *arrays, config.least_noise, config.inflation)
+            learnt |= dict(zip(members, _rows(results, len(members))))
         for members, arrays in _batches({i: p for i, p in problems.items() if bool(learnt[i][0].success)}):
             start = _stack([learnt[i] for i in members], len(arrays[0]))
             results = solve_batch(*start, *arrays[:5], config.inflation, _EXACT, config.inducing)
-            for i, posterior in zip(members, _rows(results)):
+            for i, posterior in zip(members, _rows(results, len(members))):
                 if bool(posterior.success):
                     p = problems[i]
                     noise = float(learnt[i][1] * np.median(p.sigma[p.data]))
-                    fitted[i] = Membrane(
-                        jax.tree.map(jnp.asarray, posterior), p.centre, points[i], p.low, p.high, closed[i], noise
-                    )
+                    fitted[i] = Membrane(posterior, p.centre, points[i], p.low, p.high, closed[i], noise)
     return fitted
 
 
@@ -307,12 +306,23 @@ def _slots(size: int) -> int:
 
 
 def _stack(rows: list, count: int):
-    return jax.tree.map(lambda *a: np.stack([*a, *[a[-1]] * (count - len(a))]), *rows)
+    """Rows as one batch of `count`, the last one repeated; on the device if they are there."""
+
+    def stack(*leaves):
+        kind = jnp if isinstance(leaves[0], jax.Array) else np
+        return kind.stack([*leaves, *[leaves[-1]] * (count - len(leaves))])
+
+    return jax.tree.map(stack, *rows)
 
 
-def _rows(batch) -> list:
-    host = jax.tree.map(np.asarray, batch)
-    return [jax.tree.map(lambda a, k=k: a[k], host) for k in range(len(jax.tree.leaves(host)[0]))]
+@jax.jit
+def _row(batch, k):
+    return jax.tree.map(lambda a: a[k], batch)
+
+
+def _rows(batch, count: int) -> list:
+    """The first of a batch, one by one, left on the device: factors are large."""
+    return [_row(batch, k) for k in range(count)]
 
 
 def _padded(problem: _Problem, size: int) -> tuple:
