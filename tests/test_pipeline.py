@@ -296,7 +296,7 @@ def test_large_sparse_and_unsigned_instance_numbers(shells):
     result = fit_mask(Tomogram(big.astype(np.float64), 14.0), instances=True)
     assert len(result.membranes) == 3
     assert any("[5, 70000, 3000000000]" in text for text in result.decisions)
-    as_bytes = np.where(volume == 1, 200, volume).astype(np.uint8).view(np.int8)
+    as_bytes = np.where(volume == 1, 200, volume.astype(int)).astype(np.uint8).view(np.int8)
     assert len(fit_mask(Tomogram(as_bytes, 14.0), instances=True).membranes) == 3
 
 

@@ -187,6 +187,7 @@ def ppo_step(
     config: LearningConfig,
     episodes: int,
     steps: int,
+    final: Callable[[Any], Array] | None = None,
 ) -> tuple[LearningState, LearningInfo]:
     """Play, then improve the policy by the clipped objective of proximal policy optimisation (Schulman et al. 2017, equation 9).
 
@@ -197,9 +198,13 @@ def ppo_step(
         environment, graph, config: static; `graph` from `nnx.split` of the policy.
         episodes: per task.
         steps: of an episode, at most.
+        final: what an episode earns, from its last state, at its last step; it replaces the environment's rewards.
     """
     play_key, *pass_keys = jax.random.split(key, config.passes + 1)
     played = play(play_key, environment, graph, state.params, tasks, episodes, steps)
+    if final is not None:
+        last = played.alive & ~jnp.pad(played.alive[:, 1:], ((0, 0), (0, 1)))
+        played = played._replace(reward=jnp.where(last, jax.vmap(final)(played.state)[:, None], 0.0))
     gain = jax.vmap(lambda r, v, a: advantages(r, v, a, config.discount, config.trace))(
         played.reward, played.value, played.alive
     )
