@@ -4,7 +4,7 @@ Points on a bumpy closed surface of mean radius 40 voxels with 0.3 voxel of nois
 points and anchors, and evaluates on a grid of so many cells along the longest side (jaxmem at every second node near the surface, and interpolates); SciPy's
 smoothing is what makes its cubic RBF the same function, and GPyTorch is given the same kernel and noise. Medians of `--repeats`
 runs after one that compiles; the peers run once, on the coarse grid only SciPy's local RBF and, up to 2,000 points, scikit-learn and
-GPyTorch. Errors are those of the mesh's vertices along the ray, in voxels. `--batch` fits 100 membranes at once instead;
+GPyTorch. Errors are those of the mesh's vertices along the ray, in voxels. `--batch` fits 100 membranes at once instead, and measures their surfaces;
 `--sparse` compares fits through inducing points, and evaluation in single precision, with the exact posterior; `--growth` shows how
 times grow with the points (`--sizes`, on the first of `--cells`) and with the membranes (`--counts`), and draws
 `docs/images/gp_growth.png` (`--picture` for another place).
@@ -249,7 +249,31 @@ def batch() -> None:
     print(
         f"{len(rows)} of 100 fitted, {rows[0]} to {rows[-1]} padded rows; {programs} programs, {first:.0f} s with compilation"
     )
-    print(f"one batch {t_batch:.1f} s, a loop {t_loop:.1f} s: {t_loop / t_batch:.1f} times")
+    print(f"one batch {t_batch:.2f} s, a loop {t_loop:.2f} s: {t_loop / t_batch:.1f} times")
+
+    def measured():
+        for m in fitted:
+            field = sample(m, 64)
+            position_errors(m, triangulate(field)[0], field.step)
+
+    measured()
+    print(f"mean surface on 64 cells and sigma at its vertices, one after the other: {seconds(measured, 1)[0]:.2f} s")
+
+    # what of it is linear algebra: both programs on arrays that are on the device already
+    problems = {
+        i: implicit._problem(p, n, s, True, None, config) for i, (p, n, s) in enumerate(zip(points, normals, shapes))
+    }
+    t_problems, _ = seconds(
+        lambda: [implicit._problem(p, n, s, True, None, config) for p, n, s in zip(points, normals, shapes)], 1
+    )
+    few = [a for _, a in implicit._batches({i: implicit._few(p) for i, p in problems.items()})]
+    if len(few) == 1:
+        few = jax.device_put(few[0])
+        learn = functools.partial(implicit.learn_batch, gp.Cubic, *few, config.least_noise, config.inflation)
+        t_learn, _ = seconds(lambda: jax.block_until_ready(learn()), 3)
+        print(
+            f"of it: points, anchors and starts {t_problems:.2f} s; learning from 512 rows of {len(few[0])} at once {t_learn:.3f} s"
+        )
 
 
 def sparse() -> None:

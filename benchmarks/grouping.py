@@ -96,7 +96,9 @@ def learning() -> None:
 
     def row(name: str, go: Callable) -> None:
         keys = jax.random.split(key, SLICES_LEARNT)
-        found, spent = timed(jax.jit(lambda all_: jax.lax.map(lambda one: go(*one), all_, batch_size=BATCH)), (keys, tasks))
+        found, spent = timed(
+            jax.jit(lambda all_: jax.lax.map(lambda one: go(*one), all_, batch_size=BATCH)), (keys, tasks)
+        )
         cells = [f"{t['adjusted_rand']:.4f}, {t['exact']:.3f}" for t in score_table(found, lessons).values()]
         print(f"| {name} | " + " | ".join(cells) + f" | {SLICES_LEARNT / spent:.2f} |", flush=True)
 
@@ -104,7 +106,10 @@ def learning() -> None:
     row("26 walks", lambda k, t: link(k, linker.policy, linker.judge, t, 2 * WALKS + 1))
     for rate in (1e-4, 3e-4, 1e-3):
         how = LearningConfig(rate, entropy=0.01)
-        row(f"13 walks, 20 steps at {rate:.0e}, 13 more", lambda k, t, how=how: learn_and_link(k, linker.policy, linker.judge, t, WALKS, how))
+        row(
+            f"13 walks, 20 steps at {rate:.0e}, 13 more",
+            lambda k, t, how=how: learn_and_link(k, linker.policy, linker.judge, t, WALKS, how),
+        )
 
 
 def walked_over(policy: Policy, tasks: list[WalkTask]) -> tuple[float, int, float]:

@@ -9,6 +9,7 @@ The method is that of Zhou et al. 2023 (J. Comput. Sci. 66, 101904). Every stage
 import logging as _logging
 from importlib.metadata import version as _version
 
+from jaxmem import _xla
 from jaxmem.pipeline import Config as Config
 from jaxmem.pipeline import Result as Result
 from jaxmem.pipeline import evaluate as evaluate

@@ -14,7 +14,7 @@ from conftest import PACKAGE
 import jaxmem
 
 RINGS = [
-    {"types", "numerics"},
+    {"types", "numerics", "_xla"},
     {"ellipse", "gp", "anchors", "metrics", "preprocess", "simulate"},
     {"unet", "grouping"},
     {"io", "surface", "report"},

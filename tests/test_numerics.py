@@ -42,3 +42,18 @@ def test_a_triangular_matrix_is_inverted(n):
         step = np.random.default_rng(0).normal(size=(n, n))
         change = jax.jvp(inverse_lower, (lower,), (jnp.tril(step),))[1]
         assert np.allclose(change, -inverse @ np.tril(step) @ inverse, atol=1e-8)
+
+
+def test_batched_products_are_summed_right():
+    # jaxlib 0.10.2 does this wrongly unless a fusion is turned off (JAX issue 39103)
+    rng = np.random.default_rng(0)
+    x, matrices, weights = (rng.normal(size=s).astype(np.float32) for s in ((6000, 3), (12, 4, 3), (12, 4)))
+    there = jnp.asarray(x)
+
+    def total(matrix, weight):
+        product = there @ matrix.T
+        return 1.0 + jnp.sum(weight * (1.5 * product**2 - 0.5), -1)
+
+    product = np.einsum("nk,vbk->vnb", x, matrices)
+    expected = 1.0 + (weights[:, None] * (1.5 * product**2 - 0.5)).sum(-1)
+    assert np.allclose(jax.jit(jax.vmap(total))(matrices, weights), expected, rtol=1e-3, atol=1e-3)
