@@ -44,13 +44,18 @@ def _outlines(axes, labels: np.ndarray) -> None:
         axes.contour(labels == value, levels=[0.5], colors=[_COLOURS((int(value) - 1) % 10)], linewidths=1.0)
 
 
+def _chosen(labels: np.ndarray, most: int) -> np.ndarray:
+    """Slices to show: evenly among those with membranes, their ends left out, or among all."""
+    occupied = np.flatnonzero((labels > 0).any((1, 2)))
+    inside = occupied if len(occupied) else np.arange(len(labels))
+    chosen = np.unique(inside[np.linspace(0, len(inside) - 1, min(most + 2, len(inside))).astype(int)])
+    return chosen[1:-1] if len(chosen) > most else chosen
+
+
 def slices_figure(tomogram: Tomogram, semantic: np.ndarray, labels: np.ndarray, most: int = 4) -> Figure:
     """Slices as they are, with what the network found, and with the membranes' labels in colour."""
     data = tomogram.data if tomogram.data.ndim == 3 else tomogram.data[None]
-    occupied = np.flatnonzero((labels > 0).any((1, 2)))
-    inside = occupied if len(occupied) else np.arange(len(data))
-    chosen = np.unique(inside[np.linspace(0, len(inside) - 1, min(most + 2, len(inside))).astype(int)])
-    chosen = chosen[1:-1] if len(chosen) > most else chosen
+    chosen = _chosen(labels, most)
     ratio = data.shape[1] / data.shape[2]
     figure = Figure(
         figsize=(3.2 * len(chosen) if len(chosen) > 1 else 5, 3 * 3.2 * ratio * (1 if len(chosen) > 1 else 1.5))
@@ -67,6 +72,29 @@ def slices_figure(tomogram: Tomogram, semantic: np.ndarray, labels: np.ndarray, 
                 axes.contour(semantic[z] == MEMBRANE, levels=[0.5], colors=["#ffb000"], linewidths=0.8)
             else:
                 _outlines(axes, labels[z])
+    figure.tight_layout(pad=0.3)
+    return figure
+
+
+def groups_figure(tomogram: Tomogram, groups: Any, labels: np.ndarray, most: int = 3) -> Figure:
+    """Points of the midline in slices (paper, Figs. 4 and 6): in the colours of the regions they were grouped into, and of membranes."""
+    data = tomogram.data if tomogram.data.ndim == 3 else tomogram.data[None]
+    chosen = _chosen(labels, most)
+    flat = groups.points.shape[1] == 2
+    regions = [groups.points[groups.region == k] for k in range(1, groups.region.max(initial=0) + 1)]
+    figure = Figure(figsize=(4.2 * max(len(chosen), 2), 2 * 4.2 * data.shape[1] / data.shape[2] + 0.4))
+    for row, (parts, title) in enumerate(((regions, "regions"), (groups.members, "membranes"))):
+        for column, z in enumerate(chosen):
+            axes = figure.add_subplot(2, len(chosen), row * len(chosen) + column + 1)
+            image = np.asarray(data[z], np.float32)
+            middle, width = float(np.median(image)), max(float(np.std(image)), 1e-6)
+            axes.imshow(image, cmap="gray", vmin=middle - 5 * width, vmax=middle + 2 * width, interpolation="nearest")
+            for number, points in enumerate(parts):
+                here = points if flat else points[np.abs(points[:, 0] - z) <= 0.5][:, 1:]
+                axes.plot(here[:, 1], here[:, 0], ".", color=_COLOURS(number % 10), markersize=1.8)
+            axes.set(xlim=(-0.5, data.shape[2] - 0.5), ylim=(data.shape[1] - 0.5, -0.5))
+            axes.set_title(f"{title}, slice {z}", fontsize=10)
+            axes.set_axis_off()
     figure.tight_layout(pad=0.3)
     return figure
 
@@ -154,6 +182,10 @@ def write_report(
 
     parts += ["<h2>Slices</h2>", picture(slices_figure(tomogram, result.semantic, result.labels),
               "Top: the data. Middle: what the network calls membrane. Bottom: the fitted membranes.")]  # fmt: skip
+    if len(result.groups.points):
+        parts += ["<h2>From pixels to membranes</h2>", picture(groups_figure(tomogram, result.groups, result.labels),
+                  "Middles of what the network calls membrane, one colour for each region (top), and the points that surfaces were "
+                  "fitted to, one colour for each membrane (bottom): what is gone was dropped, what is new was recovered.")]  # fmt: skip
     if tomogram.data.shape[0] > 5:
         parts += ["<h2>From the side</h2>", picture(side_figure(tomogram, result.labels),
                   "The beam runs from top to bottom; caps are inferred where nothing is visible.")]  # fmt: skip

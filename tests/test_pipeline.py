@@ -86,7 +86,7 @@ def test_files_of_a_run_lie_on_the_input(tmp_path, phantom, segmented):
     assert manifest["config"]["fit"]["alpha"] == 1.2
     assert {"jax", "jaxmem", "numpy"} <= set(manifest["versions"])
     report = (tmp_path / "run" / "report.html").read_text()
-    assert report.count("data:image/png;base64,") == 3
+    assert report.count("data:image/png;base64,") == 4
     assert "http://" not in report
     assert "https://" not in report
     again, semantic, surfaces = read_run(tmp_path / "run")

@@ -271,9 +271,17 @@ def learn_and_link(
         return 10.0 * (jax.nn.sigmoid(judge(features)) * size * chains.present).sum() / jnp.maximum(length.sum(), 1.0)
 
     def step(state, k):
-        tasks = jax.tree.map(lambda leaf: leaf[None], task)
-        given = {"environment": LINKING, "graph": graph, "config": learning, "episodes": episodes}
-        return ppo_step(k, state, tasks, **given, steps=steps_for(len(length)), final=earned)
+        return ppo_step(
+            k,
+            state,
+            jax.tree.map(lambda leaf: leaf[None], task),
+            environment=LINKING,
+            graph=graph,
+            config=learning,
+            episodes=episodes,
+            steps=steps_for(len(length)),
+            final=earned,
+        )
 
     state, _ = jax.lax.scan(step, init(params, learning), jax.random.split(learn, steps))
     first = walks(before, policy, task, count)

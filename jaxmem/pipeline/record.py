@@ -56,6 +56,20 @@ class Surface(NamedTuple):
     closed: bool
 
 
+class Groups(NamedTuple):
+    """What grouping made of the midline's points, in voxels, zyx (yx in two dimensions).
+
+    Attributes:
+        points: (n, d) clear points of the midline.
+        region: (n,) of each, 1...m by falling size, before membranes were selected.
+        members: (k, d) for each membrane of the result, in the labels' order: the points that its surface was fitted to.
+    """
+
+    points: np.ndarray
+    region: np.ndarray
+    members: list[np.ndarray]
+
+
 class Result(NamedTuple):
     """What `segment` and `fit_mask` return; volumes are (nz, ny, nx), on the input's voxels.
 
@@ -68,6 +82,7 @@ class Result(NamedTuple):
         warnings: what the user should know.
         seconds: time of each stage.
         weights_hash: SHA-256 of the network's weights; empty for `fit_mask`.
+        groups: points of the midline, their regions, and those of each membrane.
     """
 
     semantic: np.ndarray
@@ -78,6 +93,7 @@ class Result(NamedTuple):
     warnings: list[str]
     seconds: dict[str, float]
     weights_hash: str
+    groups: Groups
 
     def surfaces(self) -> dict[int, Surface]:
         """The surface of each label, as `evaluate` takes them; curves of a single slice lie at z = 0."""
@@ -97,6 +113,7 @@ class Run:
         self.decisions: list[str] = []
         self.warnings: list[str] = []
         self.seconds: dict[str, float] = {}
+        self.groups = Groups(np.zeros((0, 3)), np.zeros(0, int), [])
 
     def decide(self, text: str) -> None:
         self.decisions.append(text)

@@ -13,7 +13,7 @@ from jaxmem.grouping.weights import load_linker
 from jaxmem.pipeline.config import Config, PreprocessConfig
 from jaxmem.pipeline.evidence import weigh
 from jaxmem.pipeline.pruning import Slices, prune_and_recover, slice_ellipses
-from jaxmem.pipeline.record import MembraneResult, Progress, Result, Run
+from jaxmem.pipeline.record import Groups, MembraneResult, Progress, Result, Run
 from jaxmem.surface import extract, fit_membranes, paint
 from jaxmem.types import BACKGROUND, MEMBRANE, PROTEIN, JaxmemError, Tomogram
 from jaxmem.unet import Predictor, load_weights
@@ -135,6 +135,7 @@ def group(
         clear = np.flatnonzero(line.weight > threshold)
         bright = Midline(*(a[clear] for a in line))
     region = _regions(bright, volume, sigma, threshold, voxel_size, config, run)
+    run.groups = Groups(bright.points, region, [])
     with run.stage("selection", 1):
         regions = select_membranes(bright, region, volume.shape, voxel_size, config.select, run.decide)
     run.decide(f"{len(clear)} midline points in {region.max(initial=0)} regions; {len(regions)} membranes")
@@ -204,6 +205,7 @@ def surfaces(
                 continue
             mesh, field = extracted
             evidence = weigh(line, regions[i], i, slices, mesh, membrane.noise, config.fit)
+            run.groups.members.append(membrane.points)
             found.append(MembraneResult(mesh, len(membrane.points), membrane.noise, evidence))
             number = len(found)
             paint(labels, sigma, number, mesh, field, half, closest)
@@ -240,7 +242,7 @@ def finish(
     if shape[0] > 1 and is_flat(shape):
         run.decide(f"{shape[0]} slices are too few for surfaces: their mean is fitted with curves")
     found, labels, sigma = surfaces(line, regions, slices, shape, tomogram.voxel_size, config, run)
-    return Result(semantic, labels, sigma, found, run.decisions, run.warnings, run.seconds, digest)
+    return Result(semantic, labels, sigma, found, run.decisions, run.warnings, run.seconds, digest, run.groups)
 
 
 def as_volume(tomogram: Tomogram) -> Tomogram:

@@ -102,9 +102,7 @@ _by_ellipsoid = jax.jit(anc.by_ellipsoid, static_argnums=(1, 2))
 
 
 def _anchors_closed(points: np.ndarray, shape: Shape, config: FitConfig) -> anc.Anchors:
-    return _by_rays(
-        jnp.asarray(points[evenly(points, config.rays)]), jnp.asarray(shape.ellipse.centre), config.alpha
-    )
+    return _by_rays(jnp.asarray(points[evenly(points, config.rays)]), jnp.asarray(shape.ellipse.centre), config.alpha)
 
 
 def _anchors_open(points, normals, others: cKDTree | None, config: FitConfig) -> anc.Anchors:
