@@ -259,22 +259,6 @@ def batch() -> None:
     measured()
     print(f"mean surface on 64 cells and sigma at its vertices, one after the other: {seconds(measured, 1)[0]:.2f} s")
 
-    # what of it is linear algebra: both programs on arrays that are on the device already
-    problems = {
-        i: implicit._problem(p, n, s, True, None, config) for i, (p, n, s) in enumerate(zip(points, normals, shapes))
-    }
-    t_problems, _ = seconds(
-        lambda: [implicit._problem(p, n, s, True, None, config) for p, n, s in zip(points, normals, shapes)], 1
-    )
-    few = [a for _, a in implicit._batches({i: implicit._few(p) for i, p in problems.items()})]
-    if len(few) == 1:
-        few = jax.device_put(few[0])
-        learn = functools.partial(implicit.learn_batch, gp.Cubic, *few, config.least_noise, config.inflation)
-        t_learn, _ = seconds(lambda: jax.block_until_ready(learn()), 3)
-        print(
-            f"of it: points, anchors and starts {t_problems:.2f} s; learning from 512 rows of {len(few[0])} at once {t_learn:.3f} s"
-        )
-
 
 def sparse() -> None:
     """Against the exact posterior of 4,000 points: with the amplitude as above, and with what `gp.learn` makes of it."""

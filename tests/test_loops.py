@@ -12,7 +12,7 @@ from flax import nnx
 from jaxmem.grouping import loops
 from jaxmem.grouping.lessons import lesson, summarised
 from jaxmem.grouping.linker import LINKING, agreement, link_gains, link_task
-from jaxmem.grouping.loops import Chains, all_chains, best_set, chains_of, is_membrane, learn_and_link, link_segments
+from jaxmem.grouping.loops import Chains, all_chains, best_set, chains_of, is_membrane, link_segments
 from jaxmem.grouping.train import LinkTraining, draw_lessons, score_table, train_linker
 from jaxmem.grouping.weights import blank_policy, load_linker, save_linker
 from jaxmem.pipeline import Config
@@ -56,15 +56,6 @@ def tasks(lessons):
 
 def first_of(tree, i=0):
     return jax.tree.map(lambda leaf: leaf[i], tree)
-
-
-def test_learning_on_a_slice_leaves_every_segment_in_one_group(tasks):
-    linker, task = load_linker(), first_of(tasks)
-    go = jax.jit(lambda key: learn_and_link(key, linker.policy, linker.judge, task, 2, steps=2, episodes=4))
-    group, used = np.asarray(go(jax.random.key(0))), np.asarray(task.segments.length) > 0
-    assert (group[used] > 0).all()
-    assert (group[~used] == 0).all()
-    assert np.array_equal(group, go(jax.random.key(0)))
 
 
 def test_lessons_lie_on_their_contours(given):
