@@ -80,18 +80,19 @@ def groups_figure(tomogram: Tomogram, groups: Any, labels: np.ndarray, most: int
     """Points of the midline in slices (paper, Figs. 4 and 6): in the colours of the regions they were grouped into, and of membranes."""
     data = tomogram.data if tomogram.data.ndim == 3 else tomogram.data[None]
     chosen = _chosen(labels, most)
-    flat = groups.points.shape[1] == 2
-    regions = [groups.points[groups.region == k] for k in range(1, groups.region.max(initial=0) + 1)]
+    members = np.concatenate([groups.points[:0], *groups.members])
+    number = np.repeat(np.arange(len(groups.members)) + 1, [len(m) for m in groups.members])
+    rows = ("regions", groups.points, groups.region), ("membranes", members, number)
+    colours = np.array([_COLOURS(k) for k in range(10)])
     figure = Figure(figsize=(4.2 * max(len(chosen), 2), 2 * 4.2 * data.shape[1] / data.shape[2] + 0.4))
-    for row, (parts, title) in enumerate(((regions, "regions"), (groups.members, "membranes"))):
+    for row, (title, points, of) in enumerate(rows):
         for column, z in enumerate(chosen):
             axes = figure.add_subplot(2, len(chosen), row * len(chosen) + column + 1)
             image = np.asarray(data[z], np.float32)
             middle, width = float(np.median(image)), max(float(np.std(image)), 1e-6)
             axes.imshow(image, cmap="gray", vmin=middle - 5 * width, vmax=middle + 2 * width, interpolation="nearest")
-            for number, points in enumerate(parts):
-                here = points if flat else points[np.abs(points[:, 0] - z) <= 0.5][:, 1:]
-                axes.plot(here[:, 1], here[:, 0], ".", color=_COLOURS(number % 10), markersize=1.8)
+            here = np.full(len(points), True) if points.shape[1] == 2 else np.abs(points[:, 0] - z) <= 0.5
+            axes.scatter(points[here, -1], points[here, -2], s=2.5, c=colours[(of[here] - 1) % 10], linewidths=0)
             axes.set(xlim=(-0.5, data.shape[2] - 0.5), ylim=(data.shape[1] - 0.5, -0.5))
             axes.set_title(f"{title}, slice {z}", fontsize=10)
             axes.set_axis_off()
