@@ -112,15 +112,10 @@ def components_of(mask: np.ndarray) -> np.ndarray:
     return np.where((np.bincount(number.ravel()) >= 200)[number], number, 0)
 
 
-def segmented(tomogram: Tomogram, network: tuple, method: str) -> np.ndarray:
+def segmented(tomogram: Tomogram, looks: stages.Looks, method: str) -> np.ndarray:
     """Labels that `segment --grouping METHOD` makes of the network's output."""
-    probability, semantic, digest = network
-    config, run, size = Config(), Run(None), tomogram.voxel_size
-    config = replace(config, grouping=replace(config.grouping, method=method))
-    line, regions = stages.group(probability, max(1.0, config.midline.sigma / size), size, config, run)
-    slices = stages.slice_ellipses(line, regions, config, run)
-    regions = stages.prune_and_recover(line, regions, slices, config, run)
-    return stages.finish(run, semantic, line, regions, slices, tomogram, config, digest).labels.astype(int)
+    config = replace(Config(), grouping=replace(Config().grouping, method=method))
+    return stages.assemble(looks, tomogram, config, Run(None)).labels.astype(int)
 
 
 def drawn(seed: int) -> tuple[Tomogram, np.ndarray]:

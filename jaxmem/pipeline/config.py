@@ -19,14 +19,15 @@ class PreprocessConfig:
     """Filters before the network.
 
     Attributes:
-        z_sigma: Gaussian smoothing along the beam, A. Slices share what they show of a membrane; where one is slanted it gets too far out.
+        z_sigma: Gaussian smoothing along the beam, A, of the slices in which membranes are found and grouped: slices share what they
+            show. Where a membrane is slanted it gets too far out, so its place is then taken from slices as they are; 0: no smoothing.
         xy_sigma: Gaussian smoothing within the slice, A; 0 is none.
         low, high: band-pass within the slice, cycles per A; 0 turns a cut off.
         contrast_window: local normalisation over this many A; 0 is none.
         rescale_above: slices are resampled to the network's pixel size if the sizes differ by more than this share.
     """
 
-    z_sigma: float = 0.0
+    z_sigma: float = 12.0
     xy_sigma: float = 0.0
     low: float = 0.0
     high: float = 0.0

@@ -1,10 +1,13 @@
 """One function per stage, and `segment`, which chains them from a tomogram."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.spatial import cKDTree
 
 from jaxmem import preprocess
 from jaxmem.grouping import Midline, Region, merge_regions, midline, select_membranes
@@ -18,6 +21,7 @@ from jaxmem.surface import extract, fit_membranes, paint
 from jaxmem.types import BACKGROUND, MEMBRANE, PROTEIN, JaxmemError, Tomogram
 from jaxmem.unet import Predictor, load_weights
 
+_NEAR = 28.0  # A; so far smoothing may have moved a membrane
 _BILAYER = 50.0  # A; thickness of the labels where nothing else is said
 
 
@@ -90,32 +94,64 @@ def network_shape(
     return max(8, round(height * scale)), max(8, round(width * scale))
 
 
-def predict(tomogram: Tomogram, config: Config, run: Run) -> tuple[np.ndarray, np.ndarray, str]:
-    """Network stage: the membrane's probability (float16) and the semantic labels (int8), at the input's voxels."""
+class Looks(NamedTuple):
+    """What the network says, at the input's voxels.
+
+    Attributes:
+        probability: float16, of membrane; of slices smoothed along the beam, if they are.
+        semantic: int8 labels.
+        digest: SHA-256 of the weights.
+        sharp: the probability in slices as they are; None if those are the same, or there are too few to be smoothed.
+    """
+
+    probability: np.ndarray
+    semantic: np.ndarray
+    digest: str
+    sharp: np.ndarray | None
+
+
+def predict(tomogram: Tomogram, config: Config, run: Run) -> Looks:
+    """Network stage: one look at slices smoothed along the beam, and one at slices as they are."""
     model, pixel_size, digest = load_weights(config.network.weights or None)
+    twice = config.preprocess.z_sigma > 0 and not is_flat(tomogram.data.shape)
     n = config.network
     predictor = Predictor(model, tile=n.tile, overlap=n.overlap, symmetries=n.symmetries)
-    data = tomogram.data
-    shape = network_shape(data.shape[1:], tomogram.voxel_size, pixel_size, config.preprocess)
-    rescaled = shape != data.shape[1:]
+    shape = network_shape(tomogram.data.shape[1:], tomogram.voxel_size, pixel_size, config.preprocess)
     run.decide(
         f"slices are resampled from {tomogram.voxel_size:.2f} to {pixel_size:.2f} A per pixel ({shape[1]} x {shape[0]})"
-        if rescaled
+        if shape != tomogram.data.shape[1:]
         else f"slices are used at {tomogram.voxel_size:.2f} A per pixel (the network's is {pixel_size:.2f})"
     )
+    many = len(tomogram.data)
+    with run.stage("network", 2 * many if twice else many) as step:
+        probability, semantic = _look(tomogram, predictor, pixel_size, config.preprocess, run.warn, step)
+        sharp = None
+        if twice:
+            plain = replace(config.preprocess, z_sigma=0.0)
+            sharp, _ = _look(tomogram, predictor, pixel_size, plain, lambda _: None, lambda done: step(many + done))
+    return Looks(probability, semantic, digest, sharp)
+
+
+def _look(
+    tomogram: Tomogram,
+    predictor: Predictor,
+    pixel_size: float,
+    config: PreprocessConfig,
+    warn: Callable[[str], None],
+    step: Callable[[int], None],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Probability of membrane and semantic labels of all slices."""
+    data = tomogram.data
+    rescaled = network_shape(data.shape[1:], tomogram.voxel_size, pixel_size, config) != data.shape[1:]
     probability = np.empty(data.shape, np.float16)
     semantic = np.empty(data.shape, np.int8)
     back = jax.jit(lambda p: jnp.stack([preprocess.rescale(p[..., c], data.shape[1:]) for c in range(p.shape[-1])], -1))
-    with run.stage("network", len(data)) as step:
-        slices = prepared_slices(data, tomogram.voxel_size, pixel_size, config.preprocess, run.warn)
-        for z, p in enumerate(predictor(slices)):
-            p = np.asarray(back(p)) if rescaled else p
-            probability[z] = p[..., MEMBRANE]
-            semantic[z] = np.select(
-                [p.argmax(-1) == MEMBRANE, p.argmax(-1) == PROTEIN], [MEMBRANE, PROTEIN], BACKGROUND
-            )
-            step(z + 1)
-    return probability, semantic, digest
+    for z, p in enumerate(predictor(prepared_slices(data, tomogram.voxel_size, pixel_size, config, warn))):
+        p = np.asarray(back(p)) if rescaled else p
+        probability[z] = p[..., MEMBRANE]
+        semantic[z] = np.select([p.argmax(-1) == MEMBRANE, p.argmax(-1) == PROTEIN], [MEMBRANE, PROTEIN], BACKGROUND)
+        step(z + 1)
+    return probability, semantic
 
 
 def group(
@@ -127,11 +163,8 @@ def group(
     """
     volume = probability.mean(0, dtype=np.float32) if is_flat(probability.shape) else probability
     threshold = config.midline.threshold
-    faint = faint and config.ellipse.enabled and not is_flat(probability.shape)
     with run.stage("midlines", 1):
-        line = midline(
-            volume, sigma, min(threshold, config.ellipse.least_probability) if faint else threshold, threshold
-        )
+        line = _line(volume, sigma, config, faint and not is_flat(probability.shape))
         clear = np.flatnonzero(line.weight > threshold)
         bright = Midline(*(a[clear] for a in line))
     region = _regions(bright, volume, sigma, threshold, voxel_size, config, run)
@@ -140,6 +173,41 @@ def group(
         regions = select_membranes(bright, region, volume.shape, voxel_size, config.select, run.decide)
     run.decide(f"{len(clear)} midline points in {region.max(initial=0)} regions; {len(regions)} membranes")
     return line, [r._replace(members=clear[r.members]) for r in regions]
+
+
+def _line(volume: np.ndarray, sigma: float, config: Config, faint: bool) -> Midline:
+    """The midline, with the points that ellipses may ask for if `faint`."""
+    threshold = config.midline.threshold
+    least = min(threshold, config.ellipse.least_probability) if faint and config.ellipse.enabled else threshold
+    return midline(volume, sigma, least, threshold)
+
+
+def sharpen(
+    line: Midline, regions: list[Region], sharp: np.ndarray, sigma: float, voxel_size: float, config: Config, run: Run
+) -> tuple[Midline, list[Region]]:
+    """Membranes found in smoothed slices take their points from the midline of slices as they are.
+
+    A point is the nearest membrane's if that is within 28 A and runs the same way. Membranes of which less than a quarter is left were made by
+    the smoothing.
+    """
+    with run.stage("sharpening", 1):
+        fine = _line(sharp, sigma, config, faint=True)
+        owner = np.concatenate([np.full(len(r.members), k) for k, r in enumerate(regions)] or [np.zeros(0, int)])
+        members = np.concatenate([r.members for r in regions] or [np.zeros(0, int)])
+        if len(members) == 0 or len(fine.points) == 0:
+            return line, regions
+        distance, near = cKDTree(line.points[members]).query(fine.points, workers=-1)
+        along = np.abs((fine.normals * line.normals[members[near]]).sum(1))
+        mine = (distance < max(_NEAR / voxel_size, 2.0)) & (along > 0.7) & (fine.weight > config.midline.threshold)
+        taken = [np.flatnonzero(mine & (owner[near] == k)) for k in range(len(regions))]
+    kept = []
+    for region, points in zip(regions, taken):
+        if len(points) >= 0.25 * len(region.members):
+            kept.append(region._replace(members=points))
+        else:
+            where = np.round(line.points[region.members].mean(0)).astype(int).tolist()
+            run.decide(f"the membrane at {where} was dropped: slices that are not smoothed do not show it")
+    return fine, kept
 
 
 def _regions(
@@ -285,9 +353,16 @@ def segment(tomogram: Tomogram, config: Config | None = None, progress: Progress
     config = config or Config()
     tomogram = as_volume(tomogram)
     run = Run(progress)
-    probability, semantic, digest = predict(tomogram, config, run)
-    sigma = max(1.0, config.midline.sigma / tomogram.voxel_size)
-    line, regions = group(probability, sigma, tomogram.voxel_size, config, run)
+    return assemble(predict(tomogram, config, run), tomogram, config, run)
+
+
+def assemble(looks: Looks, tomogram: Tomogram, config: Config, run: Run) -> Result:
+    """From what the network says to surfaces: all stages after it."""
+    size = tomogram.voxel_size
+    sigma = max(1.0, config.midline.sigma / size)
+    line, regions = group(looks.probability, sigma, size, config, run)
+    if looks.sharp is not None:
+        line, regions = sharpen(line, regions, looks.sharp, sigma, size, config, run)
     slices = slice_ellipses(line, regions, config, run)
     regions = prune_and_recover(line, regions, slices, config, run)
-    return finish(run, semantic, line, regions, slices, tomogram, config, digest)
+    return finish(run, looks.semantic, line, regions, slices, tomogram, config, looks.digest)
