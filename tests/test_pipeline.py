@@ -7,11 +7,12 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
+from scipy.spatial import cKDTree
 
 from jaxmem import Config, JaxmemError, Tomogram, evaluate, fit_mask, load_config, segment
 from jaxmem.grouping import Midline, Region, describe
 from jaxmem.io import read_mrc, read_ply
-from jaxmem.pipeline import write_run
+from jaxmem.pipeline import stages, write_run
 from jaxmem.pipeline.config import PreprocessConfig
 from jaxmem.pipeline.evaluate import format_scores
 from jaxmem.pipeline.evidence import in_slice, weigh
@@ -135,6 +136,26 @@ def test_slices_stream_from_a_volume_and_smooth_along_the_beam(phantom):
     )
     finer = list(prepared_slices(data[:2], 7.0, 14.0, plain, print))
     assert finer[0].shape == (38, 40)
+
+
+def test_membranes_are_placed_by_slices_as_they_are(shells):
+    volume, _ = shells
+    found, sharp, run = (volume > 0).astype(np.float32), (volume > 1).astype(np.float32), Run(None)
+    line, regions = stages.group(found, 1.4, 14.0, Config(), run)
+    assert len(regions) == 3
+    moved = line._replace(points=line.points + np.float32([1.0, 0.0, 0.0]))  # as smoothing may do
+    fine, kept = stages.sharpen(moved, regions, sharp, 1.4, 14.0, Config(), run)
+    assert len(kept) == 2  # the largest shell is not in slices as they are
+    assert sum("not smoothed" in text for text in run.decisions) == 1
+    for region in kept:
+        place = np.round(fine.points[region.members]).astype(int)
+        assert len(set(volume[tuple(place.T)].tolist()) - {0}) == 1
+        before = next(r for r in regions if r.shape is region.shape)
+        assert len(place) > 0.9 * len(before.members)
+        away, _ = cKDTree(line.points).query(fine.points[region.members])
+        assert np.quantile(away, 0.95) < 1e-3
+    nothing = stages.sharpen(moved, regions, np.zeros_like(sharp), 1.4, 14.0, Config(), run)
+    assert nothing[1] == []
 
 
 @pytest.mark.parametrize("slices", [0, 1, 2, 5])

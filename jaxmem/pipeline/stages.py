@@ -190,12 +190,12 @@ def sharpen(
     A point is the nearest membrane's if that is within 28 A and runs the same way. Membranes of which less than a quarter is left were made by
     the smoothing.
     """
+    if not regions:
+        return line, regions
     with run.stage("sharpening", 1):
         fine = _line(sharp, sigma, config, faint=True)
-        owner = np.concatenate([np.full(len(r.members), k) for k, r in enumerate(regions)] or [np.zeros(0, int)])
-        members = np.concatenate([r.members for r in regions] or [np.zeros(0, int)])
-        if len(members) == 0 or len(fine.points) == 0:
-            return line, regions
+        owner = np.concatenate([np.full(len(r.members), k) for k, r in enumerate(regions)])
+        members = np.concatenate([r.members for r in regions])
         distance, near = cKDTree(line.points[members]).query(fine.points, workers=-1)
         along = np.abs((fine.normals * line.normals[members[near]]).sum(1))
         mine = (distance < max(_NEAR / voxel_size, 2.0)) & (along > 0.7) & (fine.weight > config.midline.threshold)
