@@ -155,10 +155,15 @@ def train_linker(config: LinkTraining, folder: Path, report: Callable[[str], Non
     return card
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _walk_each(graph, params, segments: Segments) -> Int[Array, "slices segments"]:
+    policy = nnx.merge(graph, params)
+    return jax.lax.map(lambda s: walk(jax.random.key(0), policy, link_task(s)), segments, batch_size=10)
+
+
 def _greedy(policy: Any, lessons: Lessons) -> Int[np.ndarray, "slices segments"]:
     """Groups by one greedy walk over each slice."""
-    go = jax.jit(lambda all_: jax.lax.map(lambda s: walk(jax.random.key(0), policy, link_task(s)), all_, batch_size=10))
-    return np.asarray(go(lessons.segments))
+    return np.asarray(_walk_each(*nnx.split(policy), lessons.segments))
 
 
 def _tasks(lessons: Lessons, chunk: int = 50) -> LinkTask:
