@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
-from jaxmem.grouping import MergeConfig, SelectConfig, describe, merge_regions, midline, select_membranes
+from jaxmem.grouping import MergeConfig, Midline, SelectConfig, describe, merge_regions, midline, select_membranes
 from jaxmem.grouping.midline import bending
+from jaxmem.grouping.select import regions_from_instances
 from jaxmem.grouping.shape import evenly, orient, roughness
 
 VOXEL = 14.0
@@ -179,3 +180,20 @@ def test_roughness_is_the_noise_about_a_curved_surface():
     circle = (15 + 0.4 * rng.normal(size=200))[:, None] * np.stack([np.sin(angle), np.cos(angle)], 1)
     assert roughness(circle) == pytest.approx(0.4, rel=0.25)
     assert np.isnan(roughness(u[:8]))
+
+
+@pytest.mark.parametrize("ring", [True, False], ids=["ring", "pancake"])
+def test_a_ring_does_not_close_around_its_centre(ring):
+    """Both look like a flat ellipsoid; through one of them one can see."""
+    t, s = np.random.default_rng(0).uniform(0, 2 * np.pi, (2, 4000))
+    if ring:
+        normal = np.stack([np.sin(s), np.cos(s) * np.cos(t), np.cos(s) * np.sin(t)], 1)
+        points = 10 * normal + 25 * np.stack([0 * t, np.cos(t), np.sin(t)], 1)
+    else:
+        u = np.stack([np.sin(s), np.cos(s) * np.cos(t), np.cos(s) * np.sin(t)], 1)
+        points, normal = u * np.array([12, 36, 36]), u / np.array([12, 36, 36])
+        normal = normal / np.linalg.norm(normal, axis=1, keepdims=True)
+    points = points + np.array([30, 50, 50])
+    line = Midline(points.astype(np.float32), normal, points.astype(int), np.ones(len(points)))
+    (region,) = regions_from_instances(line, np.ones(len(points), int), (60, 100, 100), SelectConfig())
+    assert region.closed == (not ring)

@@ -254,6 +254,9 @@ def regions_from_instances(
         index = np.flatnonzero(instance == value)
         if len(index) <= 4 * line.points.shape[1]:
             continue
-        shape = describe(line.points[index], line.normals[index], volume_shape)
-        found.append(Region(index, shape, is_closed(shape, config)))
+        points = line.points[index]
+        shape = describe(points, line.normals[index], volume_shape)
+        # every point is the membrane's own: if many lie deep within the ellipsoid, that is the hole of a ring
+        deep = np.abs(distances(shape.ellipse, points)) > 0.4 * np.min(shape.ellipse.semi_axes)
+        found.append(Region(index, shape, is_closed(shape, config) and bool(deep.mean() < 0.05)))
     return found

@@ -10,7 +10,7 @@ from jaxmem.grouping.select import regions_from_instances
 from jaxmem.io import as_instances
 from jaxmem.pipeline.config import Config
 from jaxmem.pipeline.pruning import slice_ellipses
-from jaxmem.pipeline.record import Progress, Result, Run
+from jaxmem.pipeline.record import Groups, Progress, Result, Run
 from jaxmem.pipeline.stages import as_volume, finish, group, is_flat
 from jaxmem.surface import FitConfig
 from jaxmem.types import BACKGROUND, MEMBRANE, Tomogram
@@ -117,6 +117,7 @@ def instance_lines(data: np.ndarray, sigma: float, config: Config, run: Run) -> 
     with run.stage("grouping", 1):
         line, owner, values = _lines(data, sigma, config.midline.threshold)
         regions = regions_from_instances(line, owner, data.shape, config.select)
+        run.groups = Groups(line.points, owner, [])
     kept = {int(owner[r.members[0]]) for r in regions}
     for number, value in enumerate(values, 1):
         if number not in kept:
