@@ -53,7 +53,11 @@ _slopes = jax.jit(jax.vmap(jax.grad(ell.distance, 1), (None, 0)))
 
 
 def first_of_each(cells: Int[np.ndarray, "n d"]) -> Int[np.ndarray, " m"]:
-    """Index of the first of the rows that are alike, one for each kind of row, the kinds in lexicographic order."""
+    """Index of the first of the rows that are alike, one for each kind of row, the kinds in lexicographic order.
+
+    Arguments:
+        cells: (n, d), n > 0; whole numbers of a range that keeps the product of all axes within 64 bits.
+    """
     cells = cells - cells.min(0)
     return np.unique(np.ravel_multi_index(tuple(cells.T), tuple(cells.max(0) + 1)), return_index=True)[1]
 

@@ -8,7 +8,7 @@ from scipy.spatial import cKDTree
 
 from jaxmem import ellipse as ell
 from jaxmem.grouping import Midline, Region
-from jaxmem.grouping.shape import describe, distances, evenly
+from jaxmem.grouping.shape import describe, distances, evenly, first_of_each
 from jaxmem.numerics import bucket_size, pad_to
 from jaxmem.pipeline.pruning import Slices
 from jaxmem.pipeline.record import Evidence
@@ -66,7 +66,7 @@ def weigh(
     if not region.closed:
         return None
     points, normals = line.points[region.members], line.normals[region.members]
-    cells = len(np.unique(np.floor(points / config.spacing).astype(int), axis=0))
+    cells = len(first_of_each(np.floor(points / config.spacing).astype(int)))
     chosen = evenly(points, int(np.clip(cells, 8, _MOST)))
     points, normals = points[chosen], normals[chosen]
     three = points.shape[1] == 3

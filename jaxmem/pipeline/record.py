@@ -61,7 +61,7 @@ class Groups(NamedTuple):
 
     Attributes:
         points: (n, d) clear points of the midline.
-        region: (n,) of each, 1...m by falling size, before membranes were selected.
+        region: (n,) of each, before membranes were selected: 1...m by falling size, or the number of a mask's instance.
         members: (k, d) for each membrane of the result, in the labels' order: the points that its surface was fitted to.
     """
 

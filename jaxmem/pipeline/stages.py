@@ -187,8 +187,19 @@ def sharpen(
 ) -> tuple[Midline, list[Region]]:
     """Membranes found in smoothed slices take their points from the midline of slices as they are.
 
-    A point is the nearest membrane's if that is within 28 A and runs the same way. Membranes of which less than a quarter is left were made by
-    the smoothing.
+    A point is the nearest membrane's if that is within 28 A (two voxels at least) and runs the same way. Membranes of which less than a quarter
+    is left were made by the smoothing, and are dropped.
+
+    Arguments:
+        line, regions: from `group`, of smoothed slices.
+        sharp: (nz, ny, nx) probability of membrane in slices as they are.
+        sigma: smoothing of the midline, voxels.
+        voxel_size: A.
+        config: thresholds.
+        run: told what was dropped.
+
+    Returns:
+        The midline of slices as they are, and the membranes with their points on it.
     """
     if not regions:
         return line, regions

@@ -12,6 +12,7 @@ from scipy.spatial import cKDTree
 from skimage.measure import find_contours, marching_cubes
 
 from jaxmem import gp
+from jaxmem.grouping.shape import first_of_each
 from jaxmem.numerics import bucket_size, map_chunks, pad_to
 from jaxmem.surface import geometry
 from jaxmem.surface.implicit import FitConfig, Membrane
@@ -264,7 +265,7 @@ def _deviations(membrane: Membrane, vertices: np.ndarray) -> np.ndarray:
 def _subset(vertices: np.ndarray, step: float) -> np.ndarray:
     """About 3,000 vertices at most, evenly spread: error bars vary over the spacing of the data, vertices are denser."""
     cell = max(2.2 * step, (len(vertices) / 3000.0) ** 0.5 * step)
-    return np.unique(np.floor(vertices / cell).astype(int), axis=0, return_index=True)[1]
+    return first_of_each(np.floor(vertices / cell).astype(int))
 
 
 class _Bars(NamedTuple):
