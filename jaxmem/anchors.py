@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxmem.ellipse import Quadric, distance
-from jaxmem.numerics import safe_norm
+from jaxmem.numerics import compiled, safe_norm
 from jaxmem.types import Scalar
 
 
@@ -28,6 +28,7 @@ def _check(alpha: float, name: str) -> None:
         raise ValueError(f"anchors.{name}: alpha must lie between 1 and 2, got {alpha}")
 
 
+@compiled(static=("alpha",))
 def by_rays(
     points: Float[Array, "n d"], centre: Float[Array, " d"], alpha: float = 1.2, relative_sigma: float = 0.3
 ) -> Anchors:
@@ -71,6 +72,7 @@ def sphere_directions(n: int, d: int) -> Float[Array, "n d"]:
     return jnp.stack([height, radius * jnp.sin(angle), radius * jnp.cos(angle)], -1)
 
 
+@compiled(static=("n", "alpha"))
 def by_ellipsoid(ellipse: Quadric, n: int, alpha: float = 1.2, relative_sigma: float = 0.3) -> Anchors:
     """Anchors sampled quasi-uniformly on an enclosing ellipsoid and on one within (paper, Section 5.2).
 
@@ -93,6 +95,7 @@ def by_ellipsoid(ellipse: Quadric, n: int, alpha: float = 1.2, relative_sigma: f
     return Anchors(points, values, relative_sigma * jnp.abs(values))
 
 
+@compiled(static=("alpha",))
 def by_rings(
     outer: Float[Array, "n d"],
     inner: Float[Array, "m d"],

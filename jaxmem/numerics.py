@@ -2,12 +2,39 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+
+F = TypeVar("F", bound=Callable)
+
+
+@overload
+def compiled(function: F) -> F: ...
+
+
+@overload
+def compiled(*, static: tuple[str, ...]) -> Callable[[F], F]: ...
+
+
+def compiled(function=None, *, static=()):
+    """`jax.jit` for functions that are also called by themselves, as in a notebook: one program, not one for each operation.
+
+    Within other compiled functions it makes no difference, for there it is inlined. The type is that of the function.
+
+    Arguments:
+        static: names of arguments that shapes or the program itself depend on.
+
+    Example:
+        >>> float(compiled(lambda x: 2 * x)(3.0))
+        6.0
+    """
+    if function is None:
+        return functools.partial(compiled, static=static)
+    return jax.jit(function, static_argnames=static, inline=True)
 
 
 def safe_norm(x: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:

@@ -4,11 +4,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from jaxmem.numerics import compiled
 from jaxmem.types import Scalar
 
 _DEGREES = 4.0  # of freedom of Student's t: spurious points must not decide
 
 
+@compiled
 def bic(
     residual: Float[Array, " n"], mask: Bool[Array, " n"], parameters: Scalar, least: Scalar = 0.05
 ) -> Float[Array, ""]:

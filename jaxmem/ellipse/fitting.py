@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxmem.ellipse.descent import LOSSES, Problem, inverse, minimise, summary
 from jaxmem.ellipse.geometry import Quadric, ball, distance, from_parameters, from_stretch, parameters
+from jaxmem.numerics import compiled
 from jaxmem.types import Scalar
 
 
@@ -90,6 +91,7 @@ def near(ellipse: Quadric, centre: Scalar, size: Scalar) -> Prior:
     return Prior(ellipse, jnp.diag(variance))
 
 
+@compiled
 def errors(fit: EllipseFit) -> Errors:
     """Standard deviations of centre, semi-axes and directions, by the delta method.
 
@@ -115,6 +117,7 @@ def errors(fit: EllipseFit) -> Errors:
     return Errors(centre, jnp.sqrt(jnp.stack(lengths)), angles[0] if d == 2 else jnp.stack(angles))
 
 
+@compiled
 def boundary_sigma(fit: EllipseFit, point: Float[Array, " d"]) -> Float[Array, ""]:
     """Standard deviation in voxels of the ellipse's position, across it, where it is closest to a point."""
     slope = jax.grad(lambda theta: distance(from_parameters(theta), point))(parameters(fit.ellipse))
@@ -168,6 +171,7 @@ def _attach_jvp(loss, primals, tangents):
     return theta, -jnp.linalg.solve(hessian + floor, mixed)
 
 
+@compiled(static=("loss", "iterations"))
 def fit(
     points: Float[Array, "n d"],
     mask: Bool[Array, " n"],

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from jaxmem.numerics import compiled
 from jaxmem.types import Scalar
 
 
@@ -68,6 +69,7 @@ def stretch(ellipse: Quadric) -> Float[Array, "d d"]:
     return turn.T @ (ellipse.semi_axes[:, None] * turn)
 
 
+@compiled
 def from_stretch(centre: Float[Array, " d"], matrix: Float[Array, "d d"]) -> Quadric:
     """The inverse of `stretch`: semi-axes in descending order. A circle's directions are arbitrary and have no gradient."""
     axes, rotation = _eigen(matrix)
@@ -129,6 +131,7 @@ def triangular(ellipse: Quadric) -> Float[Array, "d d"]:
     return jnp.linalg.cholesky((mapping.T @ mapping)[::-1, ::-1]).T[::-1, ::-1]
 
 
+@compiled
 def conic(ellipse: Quadric) -> Float[Array, "e e"]:
     """Symmetric (d + 1, d + 1) matrix Q with (x, 1) Q (x, 1) = 0 on the ellipse and < 0 inside; Frobenius norm 1."""
     d = ellipse.centre.shape[0]
@@ -138,6 +141,7 @@ def conic(ellipse: Quadric) -> Float[Array, "e e"]:
     return matrix / jnp.sqrt(jnp.sum(matrix**2))
 
 
+@compiled
 def from_conic(matrix: Float[Array, "e e"]) -> Quadric:
     """The ellipse of a conic (d = 2) or quadric (d = 3) of any scale and sign; NaN throughout if it is no real ellipse.
 
@@ -156,6 +160,7 @@ def from_conic(matrix: Float[Array, "e e"]) -> Quadric:
     return from_stretch(jnp.where(real, centre, jnp.nan), rows.T @ (axes[:, None] * rows))
 
 
+@compiled
 def distance(ellipse: Quadric, point: Float[Array, " d"]) -> Float[Array, ""]:
     """Orthogonal signed distance of one point in voxels, negative inside.
 
@@ -193,6 +198,7 @@ def distance(ellipse: Quadric, point: Float[Array, " d"]) -> Float[Array, ""]:
     return jnp.sum(normal * y) - jnp.sqrt(jnp.sum((axes * normal) ** 2))
 
 
+@compiled
 def foot(ellipse: Quadric, point: Float[Array, " d"]) -> Float[Array, " d"]:
     """The closest point of the ellipse."""
     away, slope = jax.value_and_grad(distance, 1)(ellipse, point)
@@ -211,6 +217,7 @@ def boundary(ellipse: Ellipse, n: int) -> Float[Array, "n 2"]:
     return ellipse.centre + (unit * ellipse.semi_axes) @ ellipse.rotation
 
 
+@compiled
 def area(ellipse: Quadric) -> Float[Array, ""]:
     """Area in voxels^2: the one an ellipse encloses, or the surface of an ellipsoid (by quadrature, to 1e-4).
 
@@ -236,6 +243,7 @@ def volume(ellipsoid: Ellipsoid) -> Float[Array, ""]:
     return 4.0 * jnp.pi / 3.0 * jnp.prod(ellipsoid.semi_axes)
 
 
+@compiled
 def perimeter(ellipse: Ellipse) -> Float[Array, ""]:
     """Circumference of an ellipse in voxels, by the arithmetic-geometric mean; to rounding.
 

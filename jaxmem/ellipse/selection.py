@@ -6,9 +6,11 @@ from jaxtyping import Array, Float, Int
 
 from jaxmem.ellipse.fitting import Code, EllipseFit
 from jaxmem.ellipse.geometry import distance, from_parameters, parameters
+from jaxmem.numerics import compiled
 from jaxmem.types import Scalar
 
 
+@compiled
 def select(
     fits: EllipseFit,
     points: Float[Array, "slices n 2"],

@@ -7,11 +7,13 @@ from jaxtyping import Array, Bool, Float
 from jaxmem.ellipse.descent import summary
 from jaxmem.ellipse.fitting import Code, EllipseFit, Prior, conclude, moments, near, solve
 from jaxmem.ellipse.geometry import from_parameters, parameters
+from jaxmem.numerics import compiled
 from jaxmem.types import Scalar
 
 _DIRECTIONS = 32  # at so many normals nested ellipses are kept apart
 
 
+@compiled(static=("loss", "iterations", "rounds"))
 def fit_sequence(
     points: Float[Array, "slices n 2"],
     mask: Bool[Array, "slices n"],
@@ -48,6 +50,7 @@ def fit_sequence(
     return jax.tree.map(lambda a: a[0], fits)
 
 
+@compiled(static=("loss", "iterations", "rounds"))
 def fit_nested(
     points: Float[Array, "membranes slices n 2"],
     mask: Bool[Array, "membranes slices n"],

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from jaxmem.gp.kernels import Kernel, squared_distance
 from jaxmem.gp.trend import Trend
+from jaxmem.numerics import compiled
 
 _BLOCK = 128  # points at a time against all data: what they share stays in the cache
 
@@ -49,12 +50,14 @@ class Derivatives(NamedTuple):
     hessian: Float[Array, "*m d d"]
 
 
+@compiled
 def mean(function: Expansion, point: Float[Array, " d"]) -> Float[Array, ""]:
     """Value of the function at one point; of a posterior, its mean (paper, equation 3)."""
     terms = jax.vmap(lambda b: function.kernel(point, b))(function.x)
     return function.smooth(point) + jnp.dot(terms, function.weights)
 
 
+@compiled
 def derivatives(function: Expansion, point: Float[Array, " d"]) -> Derivatives:
     """The function with its first and second derivatives at one point, in one pass over the data.
 
@@ -79,6 +82,7 @@ def derivatives(function: Expansion, point: Float[Array, " d"]) -> Derivatives:
     return Derivatives(c0.sum() + smooth, total1 * point - pull1 + slope, bend + jax.hessian(function.smooth)(point))
 
 
+@compiled
 def derivatives_of(function: Expansion, weights: Float[Array, "draws n"], point: Float[Array, " d"]) -> Derivatives:
     """`derivatives` for many weights at once, as those of samples: what they share is computed once.
 
@@ -112,11 +116,13 @@ def derivatives_of(function: Expansion, weights: Float[Array, "draws n"], point:
     return Derivatives(value[..., 0] + moved[0], slope + moved[1], bend + moved[2])
 
 
+@compiled
 def gradient(function: Expansion, point: Float[Array, " d"]) -> Float[Array, " d"]:
     """Gradient of the function at one point."""
     return derivatives(function, point).gradient
 
 
+@compiled
 def hessian(function: Expansion, point: Float[Array, " d"]) -> Float[Array, "d d"]:
     """Second derivatives of the function at one point."""
     return derivatives(function, point).hessian
@@ -159,6 +165,7 @@ def _polynomial(kernel: Kernel, sums: _Single, points: Float[Array, "m d"]) -> F
     return constant * sums.total + linear / kernel.R**2 * square
 
 
+@compiled
 def means(function: Expansion, points: Float[Array, "m d"]) -> Float[Array, " m"]:
     """The function at many points, in tiles, several times faster than `over(mean, ...)`.
 
@@ -181,6 +188,7 @@ def means(function: Expansion, points: Float[Array, "m d"]) -> Float[Array, " m"
     return smooth + values.astype(points.dtype)
 
 
+@compiled
 def slopes(function: Expansion, points: Float[Array, "m d"]) -> tuple[Float[Array, " m"], Float[Array, "m d"]]:
     """Values and gradients at many points, as fast and as precise as `means`."""
     sums = _single(function)

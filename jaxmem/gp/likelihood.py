@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxmem.gp.kernels import Kernel
 from jaxmem.gp.posterior import Posterior, gram, trend_at
 from jaxmem.gp.trend import Trend, Zero
-from jaxmem.numerics import inverse_lower, jitter
+from jaxmem.numerics import compiled, inverse_lower, jitter
 
 
 class Learnt(NamedTuple):
@@ -29,6 +29,7 @@ class Learnt(NamedTuple):
     error: Float[Array, " parameters"]
 
 
+@compiled
 def log_likelihood(posterior: Posterior, y: Float[Array, " n"]) -> Float[Array, ""]:
     """Logarithm of the marginal likelihood of the values that `fit` was given (Rasmussen & Williams 2006, equation 2.30)."""
     y = jnp.where(posterior.mask, y - trend_at(posterior.trend, posterior.x)[0], 0.0)
@@ -36,6 +37,7 @@ def log_likelihood(posterior: Posterior, y: Float[Array, " n"]) -> Float[Array, 
     return -0.5 * (y @ posterior.weights + log_determinant + posterior.mask.sum() * jnp.log(2.0 * jnp.pi))
 
 
+@compiled
 def leave_one_out(posterior: Posterior, y: Float[Array, " n"]) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
     """What the other points predict for each value: mean, and standard deviation including the value's own noise.
 
@@ -50,6 +52,7 @@ def leave_one_out(posterior: Posterior, y: Float[Array, " n"]) -> tuple[Float[Ar
     return jnp.where(posterior.mask, expected, 0.0), jnp.where(posterior.mask, 1.0 / jnp.sqrt(precision), 1.0)
 
 
+@compiled
 def learn(
     kernel: Kernel,
     x: Float[Array, "n d"],

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from jaxmem.gp.expansion import Expansion
 from jaxmem.gp.kernels import Kernel
 from jaxmem.gp.trend import Trend, Zero
-from jaxmem.numerics import jitter
+from jaxmem.numerics import compiled, jitter
 
 
 class Code(enum.IntEnum):
@@ -70,6 +70,7 @@ class Posterior(Conditioned):
         return jnp.where(self.mask, jax.scipy.linalg.solve_triangular(self.cholesky, a, lower=True, trans=1), 0.0)
 
 
+@compiled
 def gram(kernel: Kernel, x: Float[Array, "n d"], z: Float[Array, "m d"]) -> Float[Array, "n m"]:
     """Covariances of the function's values at two sets of points."""
     return jax.vmap(lambda a: jax.vmap(lambda b: kernel(a, b))(z))(x)
@@ -95,6 +96,7 @@ def outcome(kernel: Kernel, x: Array, mask: Array, solution: Array) -> Int[Array
     return jnp.where(mask.any(), code, Code.EMPTY).astype(jnp.int32)
 
 
+@compiled
 def fit(
     kernel: Kernel,
     x: Float[Array, "n d"],
@@ -136,6 +138,7 @@ def fit(
     return Posterior(kernel, trend, x, features, weights, outcome(kernel, x, mask, weights), mask, factor)
 
 
+@compiled
 def variance(posterior: Conditioned, point: Float[Array, " d"]) -> Float[Array, ""]:
     """Posterior variance at one point (paper, equation 4: K22 - K21 K11^-1 K12), never negative.
 
@@ -149,6 +152,7 @@ def variance(posterior: Conditioned, point: Float[Array, " d"]) -> Float[Array, 
     return jnp.where(away, prior, jnp.maximum(prior - jnp.sum(a**2) + jnp.sum(b**2), 0.0))
 
 
+@compiled(static=("draws",))
 def sample(
     key: Key[Array, ""], posterior: Conditioned, support: Float[Array, "m d"], draws: int = 1
 ) -> tuple[Expansion, Float[Array, "draws k"]]:

@@ -7,7 +7,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxmem.gp.kernels import Kernel
 from jaxmem.gp.posterior import Conditioned, gram, outcome, trend_at
 from jaxmem.gp.trend import Trend, Zero
-from jaxmem.numerics import inverse_lower, jitter
+from jaxmem.numerics import compiled, inverse_lower, jitter
 
 _CHUNK = 1024  # data points at a time, at most
 _BLOCK = 256  # rows of a triangular matrix at a time
@@ -34,6 +34,7 @@ class SparsePosterior(Conditioned):
         return jax.scipy.linalg.solve_triangular(self.prior, inner, lower=True, trans=1)
 
 
+@compiled(static=("m",))
 def inducing(x: Float[Array, "n d"], m: int, mask: Bool[Array, " n"] | None = None) -> Int[Array, " m"]:
     """Indices of m points, each the farthest from those chosen before (Gonzalez 1985): within a factor two of the best cover.
 
@@ -74,6 +75,7 @@ def _square(a: Float[Array, "m n"]) -> Float[Array, "m m"]:
     return jnp.tril(jnp.concatenate([jnp.pad(r, [(0, 0), (0, len(a) - r.shape[1])]) for r in rows]))
 
 
+@compiled
 def fit_sparse(
     kernel: Kernel,
     x: Float[Array, "n d"],

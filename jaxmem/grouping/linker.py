@@ -26,6 +26,7 @@ from jaxmem.grouping.segments import (
     relation,
     runs_through,
 )
+from jaxmem.numerics import compiled
 
 LEAVE, UNDO = PARTNERS, PARTNERS + 1  # the actions beside "go over to partner k"
 _UNDO_COST = 0.01
@@ -86,6 +87,7 @@ class LinkView(NamedTuple):
     allowed: Bool[Array, " actions"]
 
 
+@compiled
 def link_task(
     segments: Segments, follows: Int[Array, " ends"] | None = None, owner: Int[Array, " segments"] | None = None
 ) -> LinkTask:
@@ -240,6 +242,7 @@ def _undo(state: LinkState) -> LinkState:
     )
 
 
+@compiled
 def agreement(task: LinkTask, group: Int[Array, " segments"]) -> Float[Array, ""]:
     """Adjusted Rand index of pixels between groups of segments and the truth (Hubert & Arabie 1985); group 0 is alone."""
     w = task.segments.length

@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from jaxmem.grouping.linker import LINKING, LinkState, LinkTask, link_gains, link_task, steps_for
 from jaxmem.grouping.reinforcement import LearningConfig, init, ppo_step, rollout
 from jaxmem.grouping.segments import summarise
-from jaxmem.numerics import safe_norm
+from jaxmem.numerics import compiled, safe_norm
 
 FEATURES = 21  # of a chain
 MOST = 256  # segments of a slice that are linked: time and memory grow with the square of their number
@@ -69,6 +69,7 @@ def _off_conic(points: Float[Array, "*n 2"], conic: Float[Array, "*n 6"]) -> Flo
     return jnp.minimum(jnp.abs(value) / jnp.maximum(slope, 1e-3), 1.0)
 
 
+@compiled
 def chains_of(
     task: LinkTask,
     group: Int[Array, " segments"],

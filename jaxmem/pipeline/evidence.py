@@ -3,6 +3,7 @@
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from scipy.spatial import cKDTree
 
@@ -17,12 +18,9 @@ from jaxmem.surface import FitConfig, Mesh
 _MOST = 1024  # points; `describe` uses no more
 
 
-_bic = jax.jit(ell.bic)
-
-
 def _criterion(residual: np.ndarray, parameters: float) -> float:
     padded, mask = pad_to(np.asarray(residual, np.float32), bucket_size(len(residual), 512))
-    return float(_bic(padded, mask, parameters))
+    return float(ell.bic(jnp.asarray(padded), jnp.asarray(mask), parameters))
 
 
 @jax.jit

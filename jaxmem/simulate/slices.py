@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from jaxmem.numerics import safe_norm
+from jaxmem.numerics import compiled, safe_norm
 from jaxmem.preprocess import gaussian, robust_normalise
 from jaxmem.simulate.noise import NoiseSpectrum, coloured_noise, detectability, log_uniform, noise_power, uniform
 from jaxmem.simulate.profile import MembraneProfile, bilayer, blurred, sampled
@@ -263,6 +263,7 @@ def _discs(key: Key[Array, ""], model: SliceModel, curves: _Curve, accepted: Arr
     return jax.lax.fori_loop(0, _DISCS, add, (blank, blank.astype(bool)))
 
 
+@compiled
 def training_slice(key: Key[Array, ""], model: SliceModel) -> tuple[Float[Array, "size size"], Int[Array, "size size"]]:
     """One simulated slice with its labels (paper, Section 3 and Fig. 3).
 

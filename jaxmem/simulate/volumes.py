@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxmem.anchors import sphere_directions
-from jaxmem.numerics import safe_norm
+from jaxmem.numerics import compiled, safe_norm
 from jaxmem.preprocess import robust_normalise
 
 _BUMPS = 4
@@ -137,6 +137,7 @@ def _filter(volume: Array, gain: Array) -> Array:
     return jnp.fft.irfftn(jnp.fft.rfftn(volume) * gain, volume.shape)
 
 
+@compiled(static=("model",))
 def simulate_tomogram(key: Key[Array, ""], model: VolumeModel) -> SimulatedTomogram:
     """Closed, slightly bumpy vesicles, some nested, seen through a missing wedge and noise with the same wedge.
 

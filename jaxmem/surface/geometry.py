@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxmem import gp
-from jaxmem.numerics import safe_norm
+from jaxmem.numerics import compiled, safe_norm
 
 _STEPS = 5  # of Newton's method along a line
 
@@ -59,6 +59,7 @@ def curvatures(slope: Float[Array, " d"], bend: Float[Array, "d d"]) -> tuple[Fl
     return mean, slope @ adjugate @ slope / length**4
 
 
+@compiled
 def locate(function: gp.Expansion, point: Float[Array, " d"], direction: Float[Array, " d"]) -> Float[Array, " d"]:
     """Where a line meets the level set f = 0: five of Newton's steps from a point along a direction, at most a voxel each.
 
@@ -83,6 +84,7 @@ def locate(function: gp.Expansion, point: Float[Array, " d"], direction: Float[A
     return found - change / (gp.gradient(frozen, found) @ way) * way
 
 
+@compiled
 def measure(function: gp.Expansion, points: Float[Array, "n d"]) -> Geometry:
     """Move points that lie within a fraction of a voxel of the level set onto it, and measure it there, in tiles."""
     value, slope = gp.slopes(function, points)
@@ -97,12 +99,14 @@ def _newton(value, slope):
     return move / jnp.maximum(1.0, jnp.linalg.norm(move, axis=-1, keepdims=True))
 
 
+@compiled
 def position_sigma(posterior: gp.Conditioned, points: Float[Array, "n d"]) -> Float[Array, " n"]:
     """Standard deviation of a level set's position along its normal at points of it, voxels, to first order, in tiles."""
     variance = gp.over(gp.variance, posterior, points)
     return jnp.sqrt(variance) / jnp.linalg.norm(gp.slopes(posterior, points)[1], axis=-1)
 
 
+@compiled
 def draw(expansion: gp.Expansion, weights: Float[Array, "draws k"], points: Float[Array, "n d"]) -> Drawn:
     """Curvatures and displacements of surfaces drawn from the posterior, in tiles.
 

@@ -96,13 +96,10 @@ class _Problem(NamedTuple):
     high: np.ndarray
 
 
-# compiled: operation by operation they take longer than the fit
-_by_rays = jax.jit(anc.by_rays, static_argnums=2)
-_by_ellipsoid = jax.jit(anc.by_ellipsoid, static_argnums=(1, 2))
-
-
 def _anchors_closed(points: np.ndarray, shape: Shape, config: FitConfig) -> anc.Anchors:
-    return _by_rays(jnp.asarray(points[evenly(points, config.rays)]), jnp.asarray(shape.ellipse.centre), config.alpha)
+    return anc.by_rays(
+        jnp.asarray(points[evenly(points, config.rays)]), jnp.asarray(shape.ellipse.centre), config.alpha
+    )
 
 
 def _anchors_open(points, normals, others: cKDTree | None, config: FitConfig) -> anc.Anchors:
@@ -139,7 +136,7 @@ def _problem(points, normals, shape: Shape, closed: bool, others, config: FitCon
     sigma = np.concatenate([noise * facing / np.median(facing), np.asarray(extra.sigma)])
     is_data = np.arange(len(x)) < len(data)
     if closed:
-        around = np.asarray(_by_ellipsoid(shape.ellipse, 64, config.alpha).points) - centre
+        around = np.asarray(anc.by_ellipsoid(shape.ellipse, 64, config.alpha).points) - centre
         low, high = np.minimum(x.min(0), around.min(0)) - 1.0, np.maximum(x.max(0), around.max(0)) + 1.0
     else:
         low, high = x[is_data].min(0) - config.offset, x[is_data].max(0) + config.offset

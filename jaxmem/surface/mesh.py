@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.ndimage import maximum_filter
@@ -71,14 +72,6 @@ class Mesh(NamedTuple):
     cut: bool
 
 
-_means = jax.jit(gp.means)
-_deviation = jax.jit(geometry.position_sigma)
-_measure = jax.jit(geometry.measure)
-_sample = jax.jit(gp.sample, static_argnums=3)
-_draw = jax.jit(geometry.draw)
-_inducing = jax.jit(gp.inducing, static_argnums=1)
-
-
 def _nodes(low: np.ndarray, counts: np.ndarray, step: float) -> np.ndarray:
     return np.stack(np.meshgrid(*(low[a] + step * np.arange(counts[a]) for a in range(len(low))), indexing="ij"), -1)
 
@@ -101,12 +94,12 @@ def sample(membrane: Membrane, most: int = 80, least: float = 1.25) -> Field:
     counts = np.ceil(extent / (_COARSE * step)).astype(int) + 1
     low = membrane.low - membrane.centre
     coarse_nodes = _nodes(low, counts, _COARSE * step)
-    coarse = map_chunks(lambda p: _means(membrane.posterior, p), coarse_nodes.reshape(-1, len(extent)), _CHUNK)
+    coarse = map_chunks(lambda p: gp.means(membrane.posterior, p), coarse_nodes.reshape(-1, len(extent)), _CHUNK)
     values = _halved(coarse.reshape(counts))
     slope = np.sqrt(sum(g**2 for g in np.gradient(values, 2.0 * step)))
     # what a cell that is crossed is interpolated from reaches five cells
     near = np.abs(values) <= maximum_filter(slope, 3) * (5.0 * step + 0.5)
-    values[near] = map_chunks(lambda p: _means(membrane.posterior, p), low + 2.0 * step * np.argwhere(near), _CHUNK)
+    values[near] = map_chunks(lambda p: gp.means(membrane.posterior, p), low + 2.0 * step * np.argwhere(near), _CHUNK)
     return Field(_halved(values.astype(np.float32)), membrane.low, step)
 
 
@@ -186,7 +179,7 @@ def extract(membrane: Membrane, volume_shape: tuple[int, ...], config: FitConfig
         vertices, faces = triangulate(field)
         if len(faces) == 0:
             return None
-        found = map_chunks(lambda p: _measure(membrane.posterior, p), vertices - membrane.centre, _CHUNK)
+        found = map_chunks(lambda p: geometry.measure(membrane.posterior, p), vertices - membrane.centre, _CHUNK)
         moved = found.points + membrane.centre
         # a step that leaves the neighbourhood of its cell has no level set to go to; marching cubes' point stays
         astray = np.linalg.norm(moved - vertices, axis=1) > field.step
@@ -259,7 +252,7 @@ def position_errors(membrane: Membrane, vertices: np.ndarray, step: float) -> np
 
 def _deviations(membrane: Membrane, vertices: np.ndarray) -> np.ndarray:
     with jax.enable_x64(True):
-        return map_chunks(lambda p: _deviation(membrane.posterior, p), vertices - membrane.centre, _CHUNK)
+        return map_chunks(lambda p: geometry.position_sigma(membrane.posterior, p), vertices - membrane.centre, _CHUNK)
 
 
 def _subset(vertices: np.ndarray, step: float) -> np.ndarray:
@@ -284,9 +277,9 @@ def _uncertainty(membrane: Membrane, vertices, found: geometry.Geometry, step: f
     chosen = _subset(vertices, step)
     size = 2 ** int(np.log2(min(_SUPPORT, len(chosen))))
     centred = vertices[chosen] - membrane.centre
-    support = centred[np.asarray(_inducing(pad_to(centred, bucket_size(len(centred), 512))[0], size))]
-    sampled = _sample(jax.random.key(config.seed), membrane.posterior, support, config.draws)
-    drawn = map_chunks(lambda p: tuple(a.T for a in _draw(*sampled, p)), centred, _CHUNK)
+    support = centred[np.asarray(gp.inducing(jnp.asarray(pad_to(centred, bucket_size(len(centred), 512))[0]), size))]
+    sampled = gp.sample(jax.random.key(config.seed), membrane.posterior, support, config.draws)
+    drawn = map_chunks(lambda p: tuple(a.T for a in geometry.draw(*sampled, p)), centred, _CHUNK)
     smooth = _averaging(vertices[chosen], np.asarray(found.slope)[chosen], config.curvature_radius)
     weights, rows = _interpolation(vertices[chosen], vertices)
     few = _deviations(membrane, vertices[chosen]), *((smooth @ a).std(1) for a in drawn[:2])
