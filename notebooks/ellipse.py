@@ -33,7 +33,6 @@ from jaxmem import ellipse as ell
 
 rng = np.random.default_rng(3)
 SIZE = 64  # points a slice is padded to
-fit = jax.jit(ell.fit)
 bars = jax.jit(jax.vmap(ell.boundary_sigma, (None, 0)))
 
 
@@ -67,7 +66,7 @@ def draw(axes, found, color, label):
 # %%
 truth = ell.Ellipse(jnp.array([50.0, 50.0]), jnp.array([30.0, 18.0]), jnp.array(0.5))
 points = np.concatenate([arc(truth, 48, 0.0, 4.2), rng.uniform(15, 85, (8, 2))])
-found = fit(*padded(points), noise=0.5)
+found = ell.fit(*padded(points), noise=0.5)
 error = ell.errors(found)
 print(ell.Code(int(found.code)).name, "semi-axes", found.ellipse.semi_axes, "+-", error.semi_axes)
 print("angle", found.ellipse.angle, "+-", error.angle, " scatter of the pixels", found.sigma)
@@ -88,7 +87,7 @@ axes[0].legend(fontsize=8)
 # %%
 short = padded(arc(truth, 40, 0.3, 1.5))
 neighbour = ell.from_parameters(ell.parameters(truth) + jnp.array([1.0, -0.5, 0.5, 0.3, -0.7]))
-alone, held = fit(*short, noise=0.5), fit(*short, prior=ell.near(neighbour, 1.0, 1.0), noise=0.5)
+alone, held = ell.fit(*short, noise=0.5), ell.fit(*short, prior=ell.near(neighbour, 1.0, 1.0), noise=0.5)
 for name, result in (("alone", alone), ("with a prior", held)):
     print(name, ell.Code(int(result.code)).name, result.ellipse.semi_axes, "+-", ell.errors(result).semi_axes)
 draw(axes[1], held, "tab:blue", "with a prior")
@@ -114,7 +113,7 @@ rows, masks = zip(
     *[padded(arc(s, n, 0.3 * z, 6.2 if n == 50 else 1.3)) for z, (s, n) in enumerate(zip(shapes, counts))]
 )
 stack, mask = np.stack(rows), np.stack(masks)
-sequence = jax.jit(ell.fit_sequence)(stack, mask)
+sequence = ell.fit_sequence(stack, mask)
 spread = jax.jit(jax.vmap(ell.errors))(sequence)
 one_by_one = jax.jit(jax.vmap(lambda p, m: ell.fit(p, m, noise=1.0)))(stack, mask)
 
@@ -138,9 +137,7 @@ strays = 50 + 1.5 * (stack[:, :6] - 50)  # pixels that grouping gave to the memb
 missed = np.stack([arc(s, 10, 0.0, 6.2) for s in shapes]).astype(np.float32)
 pixels = np.concatenate([stack, strays, missed], 1)
 owner = np.concatenate([np.where(mask, 1, -1), np.where(mask[:, :6], 1, -1), np.zeros((slices, 10), int)], 1)
-new = np.asarray(
-    jax.jit(ell.select)(jax.tree.map(lambda a: a[None], sequence), pixels, owner, np.full(owner.shape, 0.8))
-)
+new = np.asarray(ell.select(jax.tree.map(lambda a: a[None], sequence), pixels, owner, np.full(owner.shape, 0.8)))
 for name, here in (("its own", slice(0, SIZE)), ("strays", slice(SIZE, SIZE + 6)), ("missed", slice(SIZE + 6, None))):
     real = owner[:, here] >= 0
     print(f"{name}: {(new[:, here] == 1)[real].mean():.0%} of {real.sum()} pixels belong to the membrane now")

@@ -109,13 +109,12 @@ axis = jnp.arange(LOW, HIGH + STEP, STEP)
 grid = jnp.stack(jnp.meshgrid(axis, axis, indexing="ij"), -1)
 R = gp.valid_radius(gp.ThinPlate, np.concatenate([x, np.array([[LOW, LOW], [LOW, HIGH], [HIGH, LOW], [HIGH, HIGH]])]))
 group = jnp.asarray(np.arange(len(x)) >= len(points), int)
-learnt = jax.jit(gp.learn)(
+learnt = gp.learn(
     gp.ThinPlate(jnp.array(20.0**2), jnp.array(R)), x, y, noise, group,
     floor=jnp.zeros(2), ceiling=jnp.array([2.0, 1.0]), spread=jnp.array([1.5, 0.05, 1.0]),
 )  # fmt: skip
 kernel, noise = learnt.kernel, noise * learnt.scales[group]
-fit = jax.jit(gp.fit)
-posterior = fit(kernel, x, y, noise)
+posterior = gp.fit(kernel, x, y, noise)
 assert posterior.success
 print(
     f"R {R:.0f}, amplitude {float(kernel.variance) ** 0.5:.1f} voxels, anchors' noise x {float(learnt.scales[1]):.2f}"
@@ -126,15 +125,14 @@ print(
 # each place (paper, equation 5). `gp.sample` draws whole functions: correlated along the curve, as a band of error bars cannot be.
 
 # %%
-means = jax.jit(gp.means)
 deviations = jax.jit(lambda posterior, points: jnp.sqrt(gp.over(gp.variance, posterior, points)))
 many = grid.reshape(-1, 2)
-mean, sigma = (f(posterior, many).reshape(grid.shape[:2]) for f in (means, deviations))
+mean, sigma = (f(posterior, many).reshape(grid.shape[:2]) for f in (gp.means, deviations))
 density = gp.level_set_density(mean, sigma)
 
 support = grid[::6, ::6].reshape(-1, 2)  # three voxels apart, about as far as the points are
-expansion, weights = jax.jit(gp.sample, static_argnums=3)(jax.random.key(0), posterior, support, 6)
-samples = [means(gp.drawn(expansion, w), many).reshape(grid.shape[:2]) for w in weights]
+expansion, weights = gp.sample(jax.random.key(0), posterior, support, 6)
+samples = [gp.means(gp.drawn(expansion, w), many).reshape(grid.shape[:2]) for w in weights]
 
 
 def zero_lines(values, low=LOW, step=STEP):
@@ -226,7 +224,7 @@ print(f"volume {mesh.volume:.0f} +- {mesh.volume_sigma:.0f} voxels (true: {volum
 low, step = 34.0, 0.6
 axis = np.arange(low, 128 - low, step)
 plane = np.stack([*np.meshgrid(axis, axis, indexing="ij"), np.full((len(axis),) * 2, MIDDLE[2])], -1) - membrane.centre
-value = np.asarray(means(membrane.posterior, plane.reshape(-1, 3))).reshape(plane.shape[:2])
+value = np.asarray(gp.means(membrane.posterior, plane.reshape(-1, 3))).reshape(plane.shape[:2])
 deviant = np.full(value.shape, np.inf)  # |f| / sigma, near the surface
 near = np.abs(value) < 4
 deviant[near] = np.abs(value[near]) / deviations(membrane.posterior, plane[near])
@@ -321,15 +319,15 @@ keep(figure, "calibration")
 
 # %%
 start = jnp.asarray(curve(np.array([6.0]))[0])
-start = jax.jit(surface.locate)(posterior, start, start)
-normal = jax.jit(gp.gradient)(posterior, start)
+start = surface.locate(posterior, start, start)
+normal = gp.gradient(posterior, start)
 normal /= jnp.linalg.norm(normal)
 
 
 @jax.jit
 def position(x, y, noise):
     """Of the curve on a line, in voxels along the line."""
-    return (surface.locate(fit(kernel, x, y, noise), start, normal) - start) @ normal
+    return (surface.locate(gp.fit(kernel, x, y, noise), start, normal) - start) @ normal
 
 
 slopes = jax.jit(jax.grad(position, (0, 1, 2)))(x, y, noise)
@@ -376,7 +374,7 @@ known, checks = jnp.asarray(curve(np.linspace(0.3, 6.0, 8))), jnp.asarray(curve(
 
 
 def curve_given(a, b):
-    return fit(kernel, places, values, jnp.concatenate([jnp.exp(a + b * score), sides.sigma]))
+    return gp.fit(kernel, places, values, jnp.concatenate([jnp.exp(a + b * score), sides.sigma]))
 
 
 @jax.jit
@@ -401,7 +399,9 @@ for name, theta in (("before", first), ("after", parameters)):
 
 figure, axes = plt.subplots(figsize=(6.8, 5), layout="constrained")
 for theta, colour, label in ((first, "tab:gray", "before"), (parameters, "tab:blue", "after")):
-    plot(axes, zero_lines(means(curve_given(*theta), many).reshape(grid.shape[:2])), color=colour, lw=1.4, label=label)
+    plot(
+        axes, zero_lines(gp.means(curve_given(*theta), many).reshape(grid.shape[:2])), color=colour, lw=1.4, label=label
+    )
 plot(axes, [curve(around)], ":", color="tab:green", lw=1.5, label="truth")
 learnt_noise = np.exp(parameters[0] + parameters[1] * score)
 options = {"c": np.log10(learnt_noise), "cmap": "YlOrRd", "s": 22, "ec": "k", "lw": 0.4, "zorder": 3}

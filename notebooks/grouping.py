@@ -95,7 +95,7 @@ for k, path in enumerate(paths):  # what most of a line's pixels are
     rows, columns = np.round(path).astype(int).T
     values, counts = np.unique(truth[rows, columns], return_counts=True)
     owner[k] = values[np.argmax(counts)]
-task = jax.jit(lambda s, o: link_task(s, owner=o))(segments, jnp.asarray(owner))
+task = link_task(segments, owner=jnp.asarray(owner))
 linker, key = load_linker(), jax.random.key(0)
 
 
@@ -108,7 +108,6 @@ def episodes(key, task):
 
 chains, worth, found, gain = episodes(key, task)
 walked = jnp.argmax(chains.members.reshape(13, CAPACITY, CAPACITY), 1) + 1  # of each walk, the chain of each line
-index = jax.jit(agreement)
 ways = {
     "walk 1 (greedy)": walked[0],
     "walk 2": walked[1],
@@ -121,7 +120,7 @@ ways = {
 }
 figure, axes = plt.subplots(2, 4, figsize=(14, 7))
 for (name, group), panel in zip(ways.items(), axes.flat):
-    score = f": {float(index(task, group)):.3f}" if name != "truth" else ""
+    score = f": {float(agreement(task, group)):.3f}" if name != "truth" else ""
     draw(panel, paths, np.asarray(group)[: len(paths)], name + score)
     print(name + score)
 figure.suptitle("adjusted Rand index of pixels; grey lines are alone", fontsize=10)
@@ -155,7 +154,9 @@ figure.tight_layout()
 learnt = jax.jit(
     lambda key, task: learn_and_link(key, linker.policy, linker.judge, task, 12, LearningConfig(3e-4), max(STEPS, 1))
 )(key, task)
-print(f"before learning {float(index(task, found)):.3f}, after {max(STEPS, 1)} steps {float(index(task, learnt)):.3f}")
+print(
+    f"before learning {float(agreement(task, found)):.3f}, after {max(STEPS, 1)} steps {float(agreement(task, learnt)):.3f}"
+)
 
 # %% [markdown]
 # ## 4. Regions in three dimensions
