@@ -7,6 +7,8 @@ from pathlib import Path
 if version("jax").startswith("0.10."):  # older emitters and fewer of LLVM's passes: half the compilation, and as fast
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=1")
 
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its threads would wait for those of the other process
+
 from jaxtyping import install_import_hook
 
 hook = install_import_hook("jaxmem", "beartype.beartype")
