@@ -325,6 +325,11 @@ def test_a_trend_is_a_prior_mean_with_uncertain_parameters():
     assert np.allclose(derivatives.gradient[0], jax.grad(gp.mean, 1)(posterior, q[0]), atol=1e-7)
     assert np.allclose(derivatives.hessian[0], jax.hessian(gp.mean, 1)(posterior, q[0]), atol=1e-7)
     assert np.abs(gp.slopes(posterior, q)[1] - derivatives.gradient).max() < 1e-3
+    # every deviation smaller by the same factor, the prior's as well: the mean stays, and sigma is smaller by it
+    smaller = gp.Ellipsoid(trend.ellipse, 0.9 * trend.spread)
+    less = gp.fit(gp.Cubic(0.81 * k.variance, k.R), x, y, 0.9 * noise, trend=smaller)
+    assert np.allclose(gp.over(gp.mean, less, q), mean, atol=1e-6)
+    assert np.allclose(gp.over(gp.variance, less, q), 0.81 * variance, rtol=1e-4, atol=1e-6)
     same = gp.fit_sparse(k, x, y, noise, x, trend=trend)
     assert np.allclose(gp.over(gp.mean, same, q), mean, atol=1e-3)
     assert np.allclose(gp.over(gp.variance, same, q), variance, rtol=1e-2, atol=1e-4)

@@ -133,6 +133,7 @@ def _checked(config: Config, path: str) -> Config:
             "fit's lengths and noise must be positive",
         ),
         (f.curvature_radius >= 0, "fit.curvature_radius must not be negative"),
+        (f.common >= 0, "fit.common must not be negative"),
         (config.midline.sigma > 0, "midline.sigma must be positive"),
         (0 < config.midline.threshold < 1, "midline.threshold must lie between 0 and 1"),
         (config.ellipse.tolerance > 0 and config.ellipse.change > 0, "ellipse's lengths must be positive"),

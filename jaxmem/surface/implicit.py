@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +19,7 @@ _LEARN = 512  # rows from which hyperparameters are learnt
 _EXACT = 2048  # most rows of an exact fit
 _STEPS = (12, 4, 4)  # of the optimiser in each round of learning
 _DOUBT = 1.4  # noise may be learnt to be larger than its start by this factor
+_BARS = 0.93  # error bars over those of the learnt process, so that they hold on simulated membranes (`benchmarks/calibration.py`)
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class FitConfig:
         beam: how many times larger the points' errors are along the beam (axis 0) than across it.
         offset: distance of the anchors from an open membrane.
         max_sigma: an open surface ends where its position is known no better than this.
+        common: error that all points of a membrane have in common, which no number of points tells: midlines of voxelised shells
+            lie up to so far in or out as a whole. It enters the error bars of area and volume.
         curvature_radius: curvatures are averages over this distance on the surface: what is finer is noise.
         draws: sampled surfaces from which the error bars of curvatures, area and volume are taken.
         seed: of those samples.
@@ -56,7 +60,8 @@ class FitConfig:
     beam: float = 1.0
     offset: float = 5.0
     max_sigma: float = 2.0
-    curvature_radius: float = 6.0
+    common: float = 0.05
+    curvature_radius: float = 7.0
     draws: int = 32
     seed: int = 0
     thickness: float = 0.0
@@ -190,12 +195,12 @@ def _learn(kernel_class, x, y, sigma, data, mask, variance, R, trend, least, inf
 def _inflated(sigma, data, mask, inflation, trend):
     """Noise with that of the points inflated, and the points' typical noise.
 
-    An anchor on a ray is known no better than the point that the ray goes through. Offset anchors stay as they are: without
-    an ellipsoid the amplitude has to explain the whole shape, and is too large by about as much as they count too often.
+    An anchor is known no better than the point that it belongs to. One that is offset from an open membrane has only the
+    point's own error: the errors that neighbours have in common must not make both sides of the membrane unknown.
     """
     own = jnp.where(data & mask, inflation * sigma, 0.0)
     typical = jnp.sqrt(jnp.sum(own**2) / jnp.maximum(jnp.sum(data & mask), 1))
-    anchor = sigma if isinstance(trend, gp.Zero) else jnp.hypot(sigma, typical)
+    anchor = jnp.hypot(sigma, typical / inflation if isinstance(trend, gp.Zero) else typical)
     return jnp.where(data, inflation * sigma, anchor), typical
 
 
@@ -207,13 +212,17 @@ def _solve(first: gp.Posterior, scale, trust, x, y, sigma, data, mask, inflation
     """The final fit, with weights from the residuals of the first; beyond `exact` rows it is a sparse one.
 
     A Student-t error of 4 degrees with scale s tells as much as a normal one with variance 7/5 s^2, so that is the noise.
+    All standard deviations, those of the prior included, are then multiplied by `_BARS`: the mean stays, sigma shrinks.
     """
     sigma, _ = _inflated(sigma, data, mask, inflation, first.trend)
     weight = _weights(gp.means(first, x), scale * sigma / inflation)
-    noise = jnp.where(data, scale * sigma * jnp.sqrt(1.4 / weight), trust * sigma)
+    noise = _BARS * jnp.where(data, scale * sigma * jnp.sqrt(1.4 / weight), trust * sigma)
+    kernel, trend = eqx.tree_at(lambda k: k.variance, first.kernel, _BARS**2 * first.kernel.variance), first.trend
+    if isinstance(trend, gp.Ellipsoid):
+        trend = eqx.tree_at(lambda t: t.spread, trend, _BARS * trend.spread)
     if len(x) <= exact:
-        return gp.fit(first.kernel, x, y, noise, mask, first.trend)
-    return gp.fit_sparse(first.kernel, x, y, noise, x[gp.inducing(x, inducing, mask)], mask, first.trend)
+        return gp.fit(kernel, x, y, noise, mask, trend)
+    return gp.fit_sparse(kernel, x, y, noise, x[gp.inducing(x, inducing, mask)], mask, trend)
 
 
 learn_batch = jax.jit(jax.vmap(_learn, (None, 0, 0, 0, 0, 0, 0, 0, 0, None, None)), static_argnums=0)

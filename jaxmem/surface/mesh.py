@@ -202,26 +202,27 @@ def extract(membrane: Membrane, volume_shape: tuple[int, ...], config: FitConfig
     good = beyond <= 0 if cut or not membrane.closed else np.ones(len(vertices), bool)
     if not membrane.closed:
         good &= bars.position <= config.max_sigma
-    area_sigma, volume_sigma = _spread(vertices, faces[good[faces].all(1)], found.mean_curvature, bars)
+    area_sigma, volume_sigma = _spread(vertices, faces[good[faces].all(1)], found.mean_curvature, bars, config.common)
     vertices, faces, used = _keep(vertices, faces, good)
     if len(faces) == 0:
         return None
     distance = cKDTree(membrane.points).query(vertices)[0]
     closed = is_watertight(faces)
-    volume = abs(float(_cones(vertices, faces).sum())) if closed else 0.0
+    mean_curvature, gaussian_curvature = ((smooth @ a)[used] for a in (found.mean_curvature, found.gaussian_curvature))
+    area, volume = _content(vertices, faces, mean_curvature, gaussian_curvature)
     mesh = Mesh(
         vertices,
         faces,
         (found.slope / np.maximum(np.linalg.norm(found.slope, axis=1), 1e-9)[:, None])[used],
         bars.position[used],
         distance <= max(3.0, 1.5 * field.step),
-        (smooth @ found.mean_curvature)[used],
-        (smooth @ found.gaussian_curvature)[used],
+        mean_curvature,
+        gaussian_curvature,
         bars.mean_curvature[used],
         bars.gaussian_curvature[used],
-        float(_areas(vertices, faces).sum()),
+        area,
         area_sigma,
-        volume,
+        volume if closed else 0.0,
         volume_sigma if closed else 0.0,
         closed,
         cut,
@@ -241,6 +242,24 @@ def _cones(vertices, faces) -> np.ndarray:
     """Signed volumes between faces and the vertices' mean."""
     corner = vertices[faces] - vertices.mean(0)
     return np.linalg.det(corner) / (6.0 if faces.shape[1] == 3 else 2.0)
+
+
+def _content(vertices, faces, mean_curvature, gaussian_curvature) -> tuple[float, float]:
+    """Area and enclosed volume (in two dimensions, length and area) of the curved surface that the flat faces stand for.
+
+    To second order: over a triangle whose sides' squares add up to s, the surface lies H s / 24 higher on average, and its
+    area is larger by a share H^2 s / 18 + K s / 72; over a segment of length c, kappa c^2 / 12 and kappa^2 c^2 / 24.
+    """
+    sides = vertices[faces] - vertices[np.roll(faces, 1, 1)]
+    square, flat = (sides**2).sum((1, 2)), _areas(vertices, faces)
+    h, k = mean_curvature[faces].mean(1), gaussian_curvature[faces].mean(1)
+    if faces.shape[1] == 2:
+        square = 0.5 * square  # the segment's, there and back
+        height, larger = h * square / 12.0, h**2 * square / 24.0
+    else:
+        height, larger = h * square / 24.0, h**2 * square / 18.0 + k * square / 72.0
+    area = (flat * (1.0 + larger)).sum()
+    return float(area), abs(float(_cones(vertices, faces).sum())) + float((flat * height).sum())
 
 
 def position_errors(membrane: Membrane, vertices: np.ndarray, step: float) -> np.ndarray:
@@ -287,17 +306,20 @@ def _uncertainty(membrane: Membrane, vertices, found: geometry.Geometry, step: f
     return _Bars(position, mean, gauss, drawn[2], weights, rows)
 
 
-def _spread(vertices, faces, mean_curvature, bars: _Bars) -> tuple[float, float]:
+def _spread(vertices, faces, mean_curvature, bars: _Bars, common: float) -> tuple[float, float]:
     """Standard deviations of the area and of the enclosed volume of some faces.
 
     A drawn surface moves a patch of area dA by a distance t along its normal, which changes the volume by t dA and the area
-    by 2 H t dA.
+    by 2 H t dA. All patches together may besides be off by `common`.
     """
     d = faces.shape[1]
     share = np.bincount(faces.ravel(), np.repeat(_areas(vertices, faces) / d, d), len(vertices))
-    patches = [(bars.weights * p[:, None]).ravel() for p in ((d - 1) * share * mean_curvature, share)]
-    area, volume = (np.bincount(bars.rows.ravel(), p, len(bars.displacement)) @ bars.displacement for p in patches)
-    return float(area.std()), float(volume.std())
+
+    def deviation(patches: np.ndarray) -> float:
+        given = np.bincount(bars.rows.ravel(), (bars.weights * patches[:, None]).ravel(), len(bars.displacement))
+        return float(np.hypot((given @ bars.displacement).std(), common * patches.sum()))
+
+    return deviation((d - 1) * share * mean_curvature), deviation(share)
 
 
 def _averaging(points: np.ndarray, slope: np.ndarray, radius: float):
