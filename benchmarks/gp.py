@@ -3,8 +3,8 @@
 Points on a bumpy closed surface of mean radius 40 voxels with 0.3 voxel of noise, anchors by rays. Every method gets the same
 points and anchors, and evaluates on a grid of so many cells along the longest side (jaxmem at every second node near the surface, and interpolates); SciPy's
 smoothing is what makes its cubic RBF the same function, and GPyTorch is given the same kernel and noise. Medians of `--repeats`
-runs after one that compiles; the peers run once, on the coarse grid only SciPy's local RBF and, up to 2,000 points, scikit-learn and
-GPyTorch. Errors are those of the mesh's vertices along the ray, in voxels. `--batch` fits 100 membranes at once instead, and measures their surfaces;
+runs after one that compiles, with one thread for LAPACK, as in the command line; the peers run once, with the threads they take: SciPy's local RBF on the coarse
+grid only, scikit-learn and GPyTorch up to 2,000 points. Errors are those of the mesh's vertices along the ray, in voxels. `--batch` fits 100 membranes at once instead, and measures their surfaces;
 `--sparse` compares fits through inducing points, and evaluation in single precision, with the exact posterior; `--growth` shows how
 times grow with the points (`--sizes`, on the first of `--cells`) and with the membranes (`--counts`), and draws
 `docs/images/gp_growth.png` (`--picture` for another place).
@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.interpolate import RBFInterpolator
 from skimage.measure import marching_cubes
+from threadpoolctl import threadpool_limits
 
 from jaxmem import anchors, gp
 from jaxmem.grouping import describe
@@ -76,12 +77,14 @@ def error(vertices) -> str:
     return f"{np.sqrt((off**2).mean()):.2f}, {np.abs(off).max():.2f}"
 
 
-def seconds(function, repeats: int):
+def seconds(function, repeats: int, threads: int | None = 1):
+    """Median time and result; LAPACK has one thread, as in the command line, or what it takes by itself when None."""
     times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        result = function()
-        times.append(time.perf_counter() - start)
+    with threadpool_limits(threads, user_api="blas"):
+        for _ in range(repeats):
+            start = time.perf_counter()
+            result = function()
+            times.append(time.perf_counter() - start)
     return float(np.median(times)), result
 
 
@@ -198,12 +201,12 @@ def compare(sizes: list[int], grids: list[int], repeats: int) -> None:
         for peer in (
             functools.partial(rbf, p, field, None),
             functools.partial(rbf, p, field, 50) if cells <= 64 else None,
-            functools.partial(scikit_learn, p, field) if cells <= 64 and n <= 2000 else None,
-            functools.partial(gpytorch_exact, p, field) if cells <= 64 and n <= 2000 else None,
+            functools.partial(scikit_learn, p, field) if n <= 2000 else None,
+            functools.partial(gpytorch_exact, p, field) if n <= 2000 else None,
             functools.partial(poisson, p, field),
         ):
             try:
-                t, vertices = seconds(peer, 1) if peer else (None, None)
+                t, vertices = seconds(peer, 1, threads=None) if peer else (None, None)
             except ImportError as missing:
                 print(f"{missing.name} is not installed: no comparison")
                 t, vertices = None, None
