@@ -1,6 +1,7 @@
 """The command line: thin verbs over the library."""
 
 import argparse
+import functools
 import json
 import logging
 import os
@@ -76,6 +77,9 @@ def _segment(args: argparse.Namespace) -> int:
 
     tomogram = read_mrc(args.tomogram, args.voxel_size)
     return _run(args, tomogram, _configured(args), args.tomogram, "segment", segment)
+
+
+_say = functools.partial(print, flush=True)  # hours of training may be read through a pipe
 
 
 def _configured(args: argparse.Namespace) -> Any:
@@ -188,7 +192,7 @@ def _train(args: argparse.Namespace) -> int:
             raise JaxmemError(f"{args.membranes}: {error}") from None
         log.info("the membranes of %s have a contrast of %.1f", args.like, sum(slices.contrast) / 2)
         config = replace(config, slices=slices)
-    train(config, args.output)
+    train(config, args.output, _say)
     print(
         f'weights: {args.output / "unet.safetensors"}; use them with [network] weights = "..." in a configuration file'
     )
@@ -202,13 +206,20 @@ def _train_grouping(args: argparse.Namespace) -> int:
     if args.walker:
         from jaxmem.grouping.walk_train import WalkTraining, train_walker
 
-        train_walker(WalkTraining(seed=args.seed), args.output)
+        train_walker(WalkTraining(seed=args.seed), args.output, _say)
     else:
         from jaxmem.grouping.train import LinkTraining, train_linker
 
-        train_linker(LinkTraining(seed=args.seed), args.output)
+        train_linker(LinkTraining(seed=args.seed), args.output, _say)
     print(f"weights: {args.output / name}.safetensors; read them with jaxmem.grouping.weights.load_{name}")
     return 0
+
+
+def _count(text: str) -> int:
+    """A whole number from 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text!r}")
+    return int(text)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -269,11 +280,11 @@ def _parser() -> argparse.ArgumentParser:
         grouping.add_argument(
             name, action="store_true", help=f"train {what} instead, on simulated contours; only --seed matters"
         )
-    verb.add_argument("--epochs", type=int, default=10)
-    verb.add_argument("--images", type=int, default=4800)
-    verb.add_argument("--batch", type=int, default=4, help="images a step; 32 or more suit a GPU")
-    verb.add_argument("--width", type=int, default=16)
-    verb.add_argument("--depth", type=int, default=4)
+    verb.add_argument("--epochs", type=_count, default=10)
+    verb.add_argument("--images", type=_count, default=4800)
+    verb.add_argument("--batch", type=_count, default=4, help="images a step; 32 or more suit a GPU")
+    verb.add_argument("--width", type=_count, default=16)
+    verb.add_argument("--depth", type=_count, default=4)
     verb.add_argument("--seed", type=int, default=0)
     verb.add_argument("--like", type=Path, metavar="TOMO.mrc", help="match membranes and noise to those of a tomogram")
     verb.add_argument(
@@ -290,7 +301,12 @@ def main(argv: list[str] | None = None) -> int:
     try:
         # JAX's own threads are enough: with a second set in LAPACK factorisations take longer, on a busy machine far longer
         with threadpool_limits(1, user_api="blas"):
-            return args.run_verb(args)
+            code = args.run_verb(args)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # whoever read our output has gone; what is left of it must not fail once more at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except JaxmemError as error:
         print(f"jaxmem: {error}", file=sys.stderr)
         return 1

@@ -1,11 +1,15 @@
 """What a user sees: exit codes, one line for a problem, nothing half-written."""
 
 import json
+import os
+import sys
 
 import numpy as np
 import pytest
 
+from jaxmem import cli
 from jaxmem.cli import main
+from jaxmem.pipeline import stages
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +108,35 @@ def test_train_from_the_command_line(tmp_path, capsys):
         "unet.safetensors",
         "card.json",
     }
+
+
+@pytest.mark.parametrize("option", ["--epochs", "--images", "--batch", "--width", "--depth"])
+def test_numbers_of_a_training_are_counts(option, tmp_path, capsys):
+    for value in ("0", "-1", "2.5", "many"):
+        with pytest.raises(SystemExit) as stopped:
+            main(["train", "-o", str(tmp_path / "t"), option, value])
+        assert stopped.value.code == 2
+        assert f"argument {option}: expected a whole number from 1, got {value!r}" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_gone(monkeypatch, capfd):
+    """As in `jaxmem demo | head`: no traceback, neither now nor when what is left is written."""
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        monkeypatch.setattr(cli, "_demo", lambda args: print("report: somewhere") or 0)
+        assert main(["demo"]) == 141
+    assert capfd.readouterr().err == ""
+
+
+def test_weights_of_the_linker_are_looked_at_before_the_network_runs(mrc, tmp_path, capsys, monkeypatch):
+    source, bad, settings = mrc(np.zeros((8, 32, 32), np.float32)), tmp_path / "w.safetensors", tmp_path / "c.toml"
+    bad.write_text("not weights")
+    settings.write_text(f'[grouping]\nmethod = "rl"\nweights = "{bad}"\n')
+    monkeypatch.setattr(stages, "predict", None)
+    fails(capsys, ["segment", source, "-o", tmp_path / "run", "--config", settings], str(bad), "cannot be read")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_linker_is_not_like_a_tomogram(mrc, tmp_path, capsys):

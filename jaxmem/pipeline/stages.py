@@ -354,7 +354,7 @@ def segment(tomogram: Tomogram, config: Config | None = None, progress: Progress
         Volumes, surfaces and what was decided. No membrane at all is a result with empty labels, not an error.
 
     Raises:
-        JaxmemError: if the data are not a real volume with a positive voxel size.
+        JaxmemError: if the data are not a real volume with a positive voxel size, or weights cannot be read.
 
     Example:
         >>> result = segment(Tomogram(volume, voxel_size=14.0))  # doctest: +SKIP
@@ -364,6 +364,8 @@ def segment(tomogram: Tomogram, config: Config | None = None, progress: Progress
     config = config or Config()
     tomogram = as_volume(tomogram)
     run = Run(progress)
+    if config.grouping.method == "rl":
+        load_linker(config.grouping.weights or None)  # before the network has run, what is wrong with the file is said
     return assemble(predict(tomogram, config, run), tomogram, config, run)
 
 
