@@ -88,6 +88,19 @@ def inverse_lower(lower: Float[Array, "n n"], block: int = 128) -> Float[Array, 
     return inverse[0, :n, :n]
 
 
+def square_of_lower(lower: Float[Array, "n n"], block: int = 128) -> Float[Array, "n n"]:
+    """L^T L of a lower triangular matrix, without most of the multiplications by zero and each pair of columns once.
+
+    Example:
+        >>> square_of_lower(jnp.array([[2.0, 0.0], [1.0, 1.0]])).tolist()
+        [[5.0, 1.0], [1.0, 1.0]]
+    """
+    n = len(lower)
+    rows = [lower[a:, a : a + block].T @ lower[a:, : a + block] for a in range(0, n, block)]
+    below = jnp.concatenate([jnp.pad(row, ((0, 0), (0, n - row.shape[1]))) for row in rows])
+    return jnp.tril(below) + jnp.tril(below, -1).T
+
+
 def bucket_size(n: int, smallest: int = 64, growth: int = 2) -> int:
     """The smallest of `smallest`, `growth` times that, ... that holds `n`, so that few programs are compiled.
 

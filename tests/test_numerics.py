@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmem.numerics import bucket_size, inverse_lower, map_chunks, pad_to, safe_norm
+from jaxmem.numerics import bucket_size, inverse_lower, map_chunks, pad_to, safe_norm, square_of_lower
 
 
 def test_safe_norm_at_zero_and_elsewhere():
@@ -37,6 +37,7 @@ def test_a_triangular_matrix_is_inverted(n):
     with jax.enable_x64(True):
         lower = jnp.tril(np.random.default_rng(n).normal(0.0, 0.1, (n, n))) + 3.0 * jnp.eye(n)
         inverse = jax.jit(inverse_lower)(lower)
+        assert np.allclose(jax.jit(square_of_lower)(inverse), np.asarray(inverse).T @ np.asarray(inverse))
         assert np.allclose(inverse @ lower, np.eye(n), atol=1e-12)
         assert np.array_equal(inverse, np.tril(inverse))
         step = np.random.default_rng(0).normal(size=(n, n))

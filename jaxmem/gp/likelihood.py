@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxmem.gp.kernels import Kernel
 from jaxmem.gp.posterior import Posterior, gram, trend_at
 from jaxmem.gp.trend import Trend, Zero
-from jaxmem.numerics import compiled, inverse_lower, jitter
+from jaxmem.numerics import compiled, inverse_lower, jitter, square_of_lower
 
 
 class Learnt(NamedTuple):
@@ -111,20 +111,23 @@ def learn(
     def judge(theta):
         """Objective, its slope, and the information matrix, all in theta = log(amplitude, scales)."""
         scaled = jnp.where(member, (jnp.exp(theta[1:]) * noise[:, None]) ** 2, 0.0)
-        amplitude = jnp.exp(2 * theta[0]) * shape
-        covariance = amplitude + features @ features.T + jnp.diag(jnp.where(mask, scaled.sum(1), 1.0))
-        factor = jnp.linalg.cholesky(covariance)
-        half = inverse_lower(factor)
-        inverse = half.T @ half
+        diagonal = jnp.where(mask, scaled.sum(1), 1.0)
+        factor = jnp.linalg.cholesky(jnp.exp(2 * theta[0]) * shape + features @ features.T + jnp.diag(diagonal))
+        inverse = square_of_lower(inverse_lower(factor))
         w = inverse @ y
         value = -0.5 * y @ w - jnp.sum(jnp.log(jnp.diagonal(factor))) - 0.5 * jnp.sum((theta / spread) ** 2)
-        # dK/dtheta: twice the kernel's part for the amplitude, twice the group's noise for a scale
-        share = inverse @ amplitude
-        pulls = jnp.concatenate([(w @ amplitude @ w)[None], w**2 @ scaled])
-        traces = jnp.concatenate([jnp.trace(share)[None], jnp.diagonal(inverse) @ scaled])
-        single = jnp.sum(share * inverse, 1) @ scaled
-        between = scaled.T @ inverse**2 @ scaled
-        corner = jnp.sum(share * share.T)
+        # dK/dtheta: twice the kernel's part A for the amplitude, twice the group's noise for a scale. What A = K - F F^T - N
+        # leaves of traces with K^-1 A needs no product of two matrices of this size, for N is diagonal and F has few columns.
+        basis = inverse @ features
+        of_noise, of_basis, squares = jnp.diagonal(inverse), jnp.sum(basis**2, 1), inverse**2
+        through = squares @ diagonal
+        inner = features.T @ basis
+        left = n - jnp.trace(inner) - of_noise @ diagonal
+        pulls = jnp.concatenate([(w @ y - jnp.sum((w @ features) ** 2) - w**2 @ diagonal)[None], w**2 @ scaled])
+        traces = jnp.concatenate([left[None], of_noise @ scaled])
+        single = (of_noise - of_basis - through) @ scaled
+        between = scaled.T @ squares @ scaled
+        corner = 2.0 * left - n + jnp.sum(inner**2) + 2.0 * of_basis @ diagonal + diagonal @ through
         information = 2.0 * jnp.block([[corner[None, None], single[None, :]], [single[:, None], between]])
         slope = pulls - traces - theta / spread**2
         return value, slope, information + jnp.diag(1.0 / spread**2)
