@@ -88,17 +88,12 @@ def seconds(function, repeats: int, threads: int | None = 1):
     return float(np.median(times)), result
 
 
-fit = jax.jit(gp.fit)
-fit_sparse = jax.jit(gp.fit_sparse)
-inducing = jax.jit(gp.inducing, static_argnums=1)
-
-
 def solve(p: Problem) -> Membrane:
     """Exact up to 2,048 rows, through 1,024 inducing points beyond, as in `surface.fit_membranes`; nothing is learnt."""
     if len(p.x) <= 2048:
-        posterior = fit(p.kernel, p.x, p.y, p.sigma)
+        posterior = gp.fit(p.kernel, p.x, p.y, p.sigma)
     else:
-        posterior = fit_sparse(p.kernel, p.x, p.y, p.sigma, p.x[inducing(jnp.asarray(p.x), 1024)])
+        posterior = gp.fit_sparse(p.kernel, p.x, p.y, p.sigma, p.x[gp.inducing(jnp.asarray(p.x), 1024)])
     posterior = jax.block_until_ready(posterior)
     return Membrane(posterior, MIDDLE, p.points + MIDDLE, p.low + MIDDLE, p.high + MIDDLE, True, NOISE)
 
@@ -279,11 +274,11 @@ def sparse() -> None:
     print("| amplitude | inducing points | mean: RMS, largest difference | sigma over exact sigma: 5 %, median, 95 % |")
     print("|---|---|---|---|")
     for kernel in (p.kernel, learnt.kernel):
-        exact = fit(kernel, p.x, p.y, p.sigma)
+        exact = gp.fit(kernel, p.x, p.y, p.sigma)
         mean, variance = over(gp.mean, exact, at), over(gp.variance, exact, at)
-        off = jax.jit(gp.means)(exact, at) - mean
+        off = gp.means(exact, at) - mean
         for m in (500, 1000, 1500, 2000):
-            got = fit_sparse(kernel, p.x, p.y, p.sigma, p.x[inducing(jnp.asarray(p.x), m)])
+            got = gp.fit_sparse(kernel, p.x, p.y, p.sigma, p.x[gp.inducing(jnp.asarray(p.x), m)])
             difference = over(gp.mean, got, at) - mean
             ratio = np.quantile(np.sqrt(over(gp.variance, got, at) / variance), [0.05, 0.5, 0.95])
             print(

@@ -26,6 +26,7 @@ from jaxmem.io import read_mrc
 from jaxmem.metrics import compare_groups, match_instances
 from jaxmem.pipeline import Config, stages
 from jaxmem.pipeline.masks import band_thickness
+from jaxmem.pipeline.network import Looks, predict
 from jaxmem.pipeline.record import Run
 from jaxmem.simulate import VolumeModel, simulate_tomogram
 from jaxmem.types import MEMBRANE, Tomogram
@@ -112,7 +113,7 @@ def components_of(mask: np.ndarray) -> np.ndarray:
     return np.where((np.bincount(number.ravel()) >= 200)[number], number, 0)
 
 
-def segmented(tomogram: Tomogram, looks: stages.Looks, method: str) -> np.ndarray:
+def segmented(tomogram: Tomogram, looks: Looks, method: str) -> np.ndarray:
     """Labels that `segment --grouping METHOD` makes of the network's output."""
     config = replace(Config(), grouping=replace(Config().grouping, method=method))
     return stages.assemble(looks, tomogram, config, Run(None)).labels.astype(int)
@@ -120,7 +121,7 @@ def segmented(tomogram: Tomogram, looks: stages.Looks, method: str) -> np.ndarra
 
 def drawn(seed: int) -> tuple[Tomogram, np.ndarray]:
     """A tomogram full of touching vesicles, and its labels."""
-    made = jax.jit(simulate_tomogram, static_argnums=1)(jax.random.key(seed), TOUCHING)
+    made = simulate_tomogram(jax.random.key(seed), TOUCHING)
     return Tomogram(np.asarray(made.data), TOUCHING.voxel_size), np.asarray(made.labels).astype(int)
 
 
@@ -133,19 +134,19 @@ def volumes() -> None:
         name = "phantom" if seed is None else f"touching, seed {seed}"
         tomogram, truth = phantom if seed is None else drawn(seed)
         truth = truth.astype(int)
-        network = stages.predict(tomogram, Config(), Run(None))
-        mask = network[1] == MEMBRANE
+        looks = predict(tomogram, Config(), Run(None))
+        mask = looks.semantic == MEMBRANE
         compare("connected components", name, components_of(mask), truth, mask)
         for method in ("merge", "rl"):
-            compare(f"segment --grouping {method}", name, segmented(tomogram, network, method), truth, mask)
+            compare(f"segment --grouping {method}", name, segmented(tomogram, looks, method), truth, mask)
 
 
 def picture() -> None:
     """A slice of the first touching tomogram: as it is, connected components, `segment`, and the truth."""
     tomogram, truth = drawn(SEEDS[0])
-    network = stages.predict(tomogram, Config(), Run(None))
-    components = components_of(network[1] == MEMBRANE)
-    found = segmented(tomogram, network, "merge")
+    looks = predict(tomogram, Config(), Run(None))
+    components = components_of(looks.semantic == MEMBRANE)
+    found = segmented(tomogram, looks, "merge")
     z = int(np.argmax([len(np.unique(plane)) for plane in truth]))
     panels = [("connected components", components), ("jaxmem segment", found), ("truth", truth)]
     figure = Figure(figsize=(14, 4))

@@ -75,9 +75,8 @@ def simulated(work: Path, cache: Path, _: Path, seeds: list[int]) -> None:
     from jaxmem.simulate import VolumeModel, simulate_tomogram
     from jaxmem.types import Tomogram
 
-    draw = jax.jit(simulate_tomogram, static_argnums=1)
     for seed in seeds:
-        made = draw(jax.random.key(seed), VolumeModel())
+        made = simulate_tomogram(jax.random.key(seed), VolumeModel())
         labels = np.asarray(made.labels, np.int16)
         numbers = [int(i) + 1 for i in np.flatnonzero(made.present)]
         tomogram = Tomogram(np.asarray(made.data), 14.0)

@@ -18,6 +18,7 @@ from jaxmem import __version__
 from jaxmem.types import JaxmemError
 
 log = logging.getLogger("jaxmem")
+_say = functools.partial(print, flush=True)  # hours of training may be read through a pipe
 
 
 class _Bars:
@@ -77,9 +78,6 @@ def _segment(args: argparse.Namespace) -> int:
 
     tomogram = read_mrc(args.tomogram, args.voxel_size)
     return _run(args, tomogram, _configured(args), args.tomogram, "segment", segment)
-
-
-_say = functools.partial(print, flush=True)  # hours of training may be read through a pipe
 
 
 def _configured(args: argparse.Namespace) -> Any:

@@ -9,15 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-F = TypeVar("F", bound=Callable)
+_F = TypeVar("_F", bound=Callable)
 
 
 @overload
-def compiled(function: F) -> F: ...
+def compiled(function: _F) -> _F: ...
 
 
 @overload
-def compiled(*, static: tuple[str, ...]) -> Callable[[F], F]: ...
+def compiled(*, static: tuple[str, ...]) -> Callable[[_F], _F]: ...
 
 
 def compiled(function=None, *, static=()):

@@ -18,9 +18,9 @@ from jaxmem.pipeline.evaluate import format_scores
 from jaxmem.pipeline.evidence import in_slice, weigh
 from jaxmem.pipeline.files import read_run
 from jaxmem.pipeline.masks import outline, truth_midlines
+from jaxmem.pipeline.network import prepared_slices
 from jaxmem.pipeline.pruning import prune_and_recover, slice_ellipses
 from jaxmem.pipeline.record import Run
-from jaxmem.pipeline.stages import prepared_slices
 from jaxmem.surface import extract, fit_membranes, is_watertight
 
 

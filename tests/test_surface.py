@@ -7,6 +7,7 @@ from jaxmem import ellipse as ell
 from jaxmem import gp
 from jaxmem.grouping import describe
 from jaxmem.surface import FitConfig, curvatures, extract, fit_membranes, implicit, is_watertight, locate, paint
+from jaxmem.surface.mesh import _content
 
 SHAPE = (64, 80, 80)
 CENTRE = np.array([32.0, 40.0, 40.0])
@@ -148,6 +149,10 @@ def test_a_curve_in_one_slice():
     assert mesh.closed
     assert np.abs(error).mean() < 0.4
     assert abs(np.median(mesh.mean_curvature) * 25 - 1) < 0.1
+    sides = np.diff(mesh.vertices[mesh.faces], axis=1)
+    y, x = (mesh.vertices[mesh.faces] - (50, 60)).transpose(2, 0, 1)
+    assert 1.0 < mesh.area / np.linalg.norm(sides, axis=2).sum() < 1.002  # an arc is longer than its chord
+    assert 1.0 < mesh.volume / abs(0.5 * (y[:, 0] * x[:, 1] - y[:, 1] * x[:, 0]).sum()) < 1.004
 
 
 def test_watertightness():
@@ -187,6 +192,8 @@ def test_area_and_volume_are_those_of_the_curved_surface():
     radius = np.linalg.norm(mesh.vertices - CENTRE, axis=1)
     assert abs(mesh.volume / (4 / 3 * np.pi * (radius**3).mean()) - 1.0) < 1e-4
     assert abs(mesh.area / (4 * np.pi * (radius**2).mean()) - 1.0) < 3e-4
+    inwards = _content(mesh.vertices, mesh.faces[:, ::-1], -mesh.mean_curvature, mesh.gaussian_curvature)
+    assert inwards == pytest.approx((mesh.area, mesh.volume))
 
 
 def test_points_facing_the_beam_can_count_less():

@@ -11,7 +11,8 @@ from jaxmem.io import as_instances
 from jaxmem.pipeline.config import Config
 from jaxmem.pipeline.pruning import slice_ellipses
 from jaxmem.pipeline.record import Groups, Progress, Result, Run
-from jaxmem.pipeline.stages import as_volume, finish, group, is_flat
+from jaxmem.pipeline.stages import finish, group
+from jaxmem.pipeline.volume import as_volume, is_flat
 from jaxmem.surface import FitConfig
 from jaxmem.types import BACKGROUND, MEMBRANE, Tomogram
 

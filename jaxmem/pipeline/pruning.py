@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from scipy.spatial import cKDTree
 
@@ -113,7 +114,6 @@ def prune_and_recover(
 
 
 _fit = jax.jit(jax.vmap(lambda points, mask, change: ell.fit_sequence(points, mask, change=change), (0, 0, None)))
-_select = jax.jit(lambda *a: ell.select(*a[:4], tolerance=a[4], least_probability=a[5]))
 
 
 def _ask(fits, line: Midline, asked, row, owner, config: Config) -> np.ndarray:
@@ -129,7 +129,12 @@ def _ask(fits, line: Midline, asked, row, owner, config: Config) -> np.ndarray:
     where = row[order], place
     points[where], owners[where] = line.points[asked[order], 1:], owner[order]
     probability[where] = line.weight[asked[order]]
-    new = _select(fits, points, owners, probability, config.ellipse.tolerance, config.ellipse.least_probability)
+    new = ell.select(
+        fits,
+        *(jnp.asarray(a) for a in (points, owners, probability)),
+        tolerance=config.ellipse.tolerance,
+        least_probability=config.ellipse.least_probability,
+    )
     answer = np.empty(len(row), int)
     answer[order] = np.asarray(new)[where]
     return answer

@@ -258,8 +258,9 @@ def _content(vertices, faces, mean_curvature, gaussian_curvature) -> tuple[float
         height, larger = h * square / 12.0, h**2 * square / 24.0
     else:
         height, larger = h * square / 24.0, h**2 * square / 18.0 + k * square / 72.0
-    area = (flat * (1.0 + larger)).sum()
-    return float(area), abs(float(_cones(vertices, faces).sum())) + float((flat * height).sum())
+    # cones are positive where faces look inwards, in two dimensions outwards; higher is along the normal in both
+    enclosed = _cones(vertices, faces).sum() * (1.0 if faces.shape[1] == 2 else -1.0) + (flat * height).sum()
+    return float((flat * (1.0 + larger)).sum()), abs(float(enclosed))
 
 
 def position_errors(membrane: Membrane, vertices: np.ndarray, step: float) -> np.ndarray:

@@ -1,0 +1,28 @@
+"""What goes through the pipeline: a volume, and when it is so thin that it is treated as one slice."""
+
+import numpy as np
+
+from jaxmem.types import JaxmemError, Tomogram
+
+
+def as_volume(tomogram: Tomogram) -> Tomogram:
+    """The tomogram with three axes; a single image becomes one slice.
+
+    Raises:
+        JaxmemError: if the data are not real numbers on two or three axes, or the voxel size is not positive.
+    """
+    data = tomogram.data
+    if data.ndim == 2:
+        data = data[None]
+    if data.ndim != 3 or 0 in data.shape:
+        raise JaxmemError(f"expected a volume of shape (nz, ny, nx), got {data.shape}")
+    if np.iscomplexobj(data) or not (np.issubdtype(data.dtype, np.number) or data.dtype == bool):
+        raise JaxmemError(f"expected real numbers, got {data.dtype}")
+    if not (np.isfinite(tomogram.voxel_size) and tomogram.voxel_size > 0):
+        raise JaxmemError(f"voxel size must be positive, got {tomogram.voxel_size}")
+    return tomogram._replace(data=data)
+
+
+def is_flat(shape: tuple[int, ...]) -> bool:
+    """Volumes of fewer than six slices are fitted as one slice: a surface's course along the beam cannot be told."""
+    return shape[0] < 6
