@@ -28,7 +28,7 @@ from threadpoolctl import threadpool_limits
 
 from jaxmem import anchors, gp
 from jaxmem.grouping import describe
-from jaxmem.surface import FitConfig, Membrane, fit_membranes, implicit
+from jaxmem.surface import FitConfig, Membrane, fit_membranes, fitting
 from jaxmem.surface.mesh import Field, position_errors, sample, triangulate
 
 PICTURE = Path(__file__).resolve().parents[1] / "docs" / "images" / "gp_growth.png"
@@ -239,7 +239,7 @@ def batch() -> None:
     start = time.perf_counter()
     together()
     first = time.perf_counter() - start
-    programs = implicit.learn_batch._cache_size() + implicit.solve_batch._cache_size()
+    programs = fitting.learn_batch._cache_size() + fitting.solve_batch._cache_size()
     alone()
     t_batch, fitted = seconds(together, 1)
     t_loop, _ = seconds(alone, 1)

@@ -16,18 +16,21 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from matching import best_matching, gain_from_cost, nearest_ends
 from matplotlib.figure import Figure
 
-from jaxmem.grouping.lessons import Lesson, lesson, summarised
-from jaxmem.grouping.linker import LinkTask, link_gains, link_task, walk
-from jaxmem.grouping.loops import learn_and_link, link
-from jaxmem.grouping.matching import best_matching, gain_from_cost, nearest_ends
-from jaxmem.grouping.reinforcement import LearningConfig, Policy
-from jaxmem.grouping.train import Lessons, draw_lessons, score_table
-from jaxmem.grouping.walk_lessons import judge, junction_table
-from jaxmem.grouping.walk_train import WalkTraining, task_drawer
-from jaxmem.grouping.walker import WalkTask, paths_of, straight_on, walk_lines
-from jaxmem.grouping.weights import load_linker, load_walker
+from jaxmem.grouping.rl.environment import Policy
+from jaxmem.grouping.rl.learning import LearningConfig
+from jaxmem.grouping.rl.linker.environment import LinkTask, link_task
+from jaxmem.grouping.rl.linker.lessons import Lesson, lesson, summarised
+from jaxmem.grouping.rl.linker.linking import learn_and_link, link
+from jaxmem.grouping.rl.linker.policy import link_gains, walk
+from jaxmem.grouping.rl.linker.train import Lessons, draw_lessons, score_table
+from jaxmem.grouping.rl.walker.lessons import judge, junction_table
+from jaxmem.grouping.rl.walker.policy import paths_of, straight_on, walk_lines
+from jaxmem.grouping.rl.walker.state import WalkTask
+from jaxmem.grouping.rl.walker.train import WalkTraining, task_drawer
+from jaxmem.grouping.rl.weights import load_linker, load_walker
 from jaxmem.simulate import ContourModel, draw_contours
 
 PARTS = ["linking", "walking", "learning", "picture"]

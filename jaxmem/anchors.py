@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from jaxmem.ellipse import Quadric, distance
 from jaxmem.numerics import compiled, safe_norm
+from jaxmem.points import sphere_directions
 from jaxmem.types import Scalar
 
 
@@ -59,17 +60,6 @@ def by_rays(
         jnp.concatenate([length, -length]),
         relative_sigma * jnp.concatenate([length, length]),
     )
-
-
-def sphere_directions(n: int, d: int) -> Float[Array, "n d"]:
-    """Quasi-uniform unit vectors: equal angles in two dimensions, a Fibonacci spiral in three."""
-    if d == 2:
-        angle = 2 * jnp.pi * (jnp.arange(n) + 0.5) / n
-        return jnp.stack([jnp.sin(angle), jnp.cos(angle)], -1)
-    height = 1.0 - 2.0 * (jnp.arange(n) + 0.5) / n
-    angle = jnp.pi * (3.0 - 5.0**0.5) * jnp.arange(n)
-    radius = jnp.sqrt(1.0 - height**2)
-    return jnp.stack([height, radius * jnp.sin(angle), radius * jnp.cos(angle)], -1)
 
 
 @compiled(static=("n", "alpha"))

@@ -202,14 +202,14 @@ def _train_grouping(args: argparse.Namespace) -> int:
     if args.like is not None:
         raise JaxmemError(f"--{name} learns from contours alone; leave --like and --membranes out")
     if args.walker:
-        from jaxmem.grouping.walk_train import WalkTraining, train_walker
+        from jaxmem.grouping.rl.walker.train import WalkTraining, train_walker
 
         train_walker(WalkTraining(seed=args.seed), args.output, _say)
     else:
-        from jaxmem.grouping.train import LinkTraining, train_linker
+        from jaxmem.grouping.rl.linker.train import LinkTraining, train_linker
 
         train_linker(LinkTraining(seed=args.seed), args.output, _say)
-    print(f"weights: {args.output / name}.safetensors; read them with jaxmem.grouping.weights.load_{name}")
+    print(f"weights: {args.output / name}.safetensors; read them with jaxmem.grouping.rl.weights.load_{name}")
     return 0
 
 

@@ -4,6 +4,7 @@ Arrays are indexed zyx (plane, row, column) in voxels; tables and meshes are xyz
 `origin + index * voxel_size`, reversed in axis order, and is made in one place: `Tomogram.to_world`.
 """
 
+from enum import IntEnum
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -13,6 +14,48 @@ Scalar: TypeAlias = float | Float[Array, ""]
 """A number, known or traced."""
 
 BACKGROUND, PROTEIN, MEMBRANE = 0, 1, 2
+
+
+class Outcome(IntEnum):
+    """How a fit ended, for every fitter; only OK is a success. Inside jit it is data: nothing is raised there."""
+
+    OK = 0
+    EMPTY = 1
+    """The mask leaves no rows."""
+    TOO_FEW = 2
+    """Fewer rows than parameters that only they can tell."""
+    TOO_SMALL = 3
+    """A semi-axis is at its lower bound or less than three times the noise: the points are nearly one point, or lie along a line."""
+    UNDETERMINED = 4
+    """The arc is too short or too straight: a semi-axis grew to its upper bound, or its error exceeds half of it."""
+    NOT_CONVERGED = 5
+    """The search stopped before its minimum."""
+    NOT_FINITE = 6
+    """NaN or infinity among the inputs, or no finite solution."""
+    RADIUS = 7
+    """The kernel's R is smaller than the largest distance between points: not a covariance there."""
+
+    @property
+    def message(self) -> str:
+        """One line for people.
+
+        Example:
+            >>> Outcome.EMPTY.message
+            'no rows are left by the mask'
+        """
+        return _MESSAGES[self]
+
+
+_MESSAGES = {
+    Outcome.OK: "fitted",
+    Outcome.EMPTY: "no rows are left by the mask",
+    Outcome.TOO_FEW: "too few rows for the number of parameters; give a prior",
+    Outcome.TOO_SMALL: "the points are nearly one point, or lie along a line",
+    Outcome.UNDETERMINED: "the arc is too short or too straight to tell the size; give a prior",
+    Outcome.NOT_CONVERGED: "the search stopped before its minimum; give more iterations or a better start",
+    Outcome.NOT_FINITE: "NaN or infinity among the inputs, or no finite solution; give more noise",
+    Outcome.RADIUS: "R is smaller than the largest distance between points; see `gp.valid_radius`",
+}
 
 
 class JaxmemError(Exception):

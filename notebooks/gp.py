@@ -44,10 +44,11 @@ from skimage.measure import find_contours
 
 from jaxmem import anchors, gp, surface
 from jaxmem.grouping import describe, midline
-from jaxmem.grouping.select import SelectConfig, is_closed
+from jaxmem.grouping.select import is_closed
 from jaxmem.io import as_instances, read_mrc
 from jaxmem.metrics import distance_to_surface
 from jaxmem.pipeline.masks import band_thickness
+from jaxmem.settings import SelectConfig
 
 CASES = int(os.environ.get("JAXMEM_NOTEBOOK_CASES", "6"))  # of section 3
 DATA = os.environ.get("JAXMEM_NOTEBOOK_DATA", "")  # folder of section 5; "none" skips it; empty looks for it

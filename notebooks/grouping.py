@@ -30,18 +30,20 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
+from matching import best_matching, gain_from_cost, nearest_ends
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from jaxmem.grouping import MergeConfig, merge_regions, midline
-from jaxmem.grouping.linker import agreement, link_gains, link_task
-from jaxmem.grouping.loops import all_chains, best_set, learn_and_link
-from jaxmem.grouping.matching import best_matching, gain_from_cost, nearest_ends
-from jaxmem.grouping.reinforcement import LearningConfig
-from jaxmem.grouping.segments import summarise
-from jaxmem.grouping.slicewise import link_regions, link_volume
-from jaxmem.grouping.tracing import trace
-from jaxmem.grouping.weights import load_linker
+from jaxmem.grouping.rl.learning import LearningConfig
+from jaxmem.grouping.rl.linker.chains import all_chains, best_set
+from jaxmem.grouping.rl.linker.environment import agreement, link_task
+from jaxmem.grouping.rl.linker.linking import learn_and_link
+from jaxmem.grouping.rl.linker.policy import link_gains
+from jaxmem.grouping.rl.linker.segments import summarise
+from jaxmem.grouping.rl.slices import link_regions, link_volume
+from jaxmem.grouping.rl.tracing import trace
+from jaxmem.grouping.rl.weights import load_linker
 from jaxmem.simulate import ContourModel, draw_contours, rasterise
 
 STEPS = 20 * int(os.environ.get("JAXMEM_NOTEBOOK_CASES", "6")) // 6  # of learning on the slice

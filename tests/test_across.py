@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from jaxmem.grouping import MergeConfig, merge_regions, midline
-from jaxmem.grouping.across import Lines, closes, join_slices, spread, tangents_of
-from jaxmem.grouping.bridges import cut_bridges
 from jaxmem.grouping.merging import neighbours
-from jaxmem.grouping.tracing import evenly
+from jaxmem.grouping.merging.bridges import cut_bridges
+from jaxmem.grouping.rl.across import Lines, closes, join_slices, spread, tangents_of
+from jaxmem.grouping.rl.tracing import evenly
 from jaxmem.metrics import compare_groups
 
 VOXEL = 14.0

@@ -5,7 +5,7 @@ from scipy.spatial import cKDTree
 from jaxmem.grouping import MergeConfig, Midline, SelectConfig, describe, merge_regions, midline, select_membranes
 from jaxmem.grouping.midline import bending
 from jaxmem.grouping.select import regions_from_instances
-from jaxmem.grouping.shape import evenly, orient, roughness
+from jaxmem.points import evenly, orient, roughness
 
 VOXEL = 14.0
 

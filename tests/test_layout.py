@@ -14,10 +14,10 @@ from conftest import PACKAGE
 import jaxmem
 
 RINGS = [
-    {"types", "numerics", "_xla"},
-    {"ellipse", "gp", "anchors", "metrics", "preprocess", "simulate"},
+    {"types", "settings", "numerics", "points", "checkpoints", "_xla"},
+    {"ellipse", "gp", "anchors", "levelset", "membrane", "preprocess", "simulate"},
     {"unet", "grouping"},
-    {"io", "surface", "report"},
+    {"surface", "metrics", "results", "io", "report"},
     {"pipeline", "cli"},
 ]
 RING = {name: ring for ring, names in enumerate(RINGS) for name in names}
@@ -79,7 +79,7 @@ def test_examples_in_docstrings(name):
 
 
 def test_files_stay_short():
-    long = {p.name: n for p in SOURCES if (n := len(p.read_text().splitlines())) > 420}
+    long = {p.name: n for p in SOURCES if (n := len(p.read_text().splitlines())) > 300}
     assert not long
 
 

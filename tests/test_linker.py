@@ -4,21 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matching import best_matching, gain_from_cost, nearest_ends
 
-from jaxmem.grouping.linker import (
-    LEAVE,
-    LINKING,
-    UNDO,
-    LinkPolicy,
-    agreement,
-    link_gains,
-    link_task,
-    steps_for,
-    walk,
-)
-from jaxmem.grouping.matching import best_matching, gain_from_cost, nearest_ends
-from jaxmem.grouping.reinforcement import rollout
-from jaxmem.grouping.segments import PARTNERS, ends_of, partners_of, relation, runs_through, summarise
+from jaxmem.grouping.rl.environment import rollout
+from jaxmem.grouping.rl.linker.environment import LEAVE, LINKING, UNDO, agreement, link_task, steps_for
+from jaxmem.grouping.rl.linker.policy import LinkPolicy, link_gains, walk
+from jaxmem.grouping.rl.linker.segments import PARTNERS, ends_of, partners_of, relation, runs_through, summarise
 
 CAPACITY = 16
 SHAPE = (128, 128)

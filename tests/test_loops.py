@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxmem.grouping import loops
-from jaxmem.grouping.lessons import lesson, summarised
-from jaxmem.grouping.linker import LINKING, agreement, link_gains, link_task
-from jaxmem.grouping.loops import Chains, all_chains, best_set, chains_of, is_membrane, link_segments
-from jaxmem.grouping.train import LinkTraining, draw_lessons, score_table, train_linker
-from jaxmem.grouping.weights import blank_policy, load_linker, save_linker
+from jaxmem.grouping.rl.linker import linking
+from jaxmem.grouping.rl.linker.chains import Chains, all_chains, best_set, chains_of, is_membrane
+from jaxmem.grouping.rl.linker.environment import LINKING, agreement, link_task
+from jaxmem.grouping.rl.linker.lessons import lesson, summarised
+from jaxmem.grouping.rl.linker.linking import link_segments
+from jaxmem.grouping.rl.linker.policy import link_gains
+from jaxmem.grouping.rl.linker.train import LinkTraining, draw_lessons, score_table, train_linker
+from jaxmem.grouping.rl.weights import blank_policy, load_linker, save_linker
 from jaxmem.pipeline import Config
 from jaxmem.pipeline.record import Run
 from jaxmem.pipeline.stages import group
@@ -94,7 +96,7 @@ def expert_state(task):
 
 
 def test_chains_of_an_expert_are_membranes(tasks):
-    """Whole loops are closed, ellipses, and have the length of their pieces; everything of the truth is there."""
+    """Whole linking are closed, ellipses, and have the length of their pieces; everything of the truth is there."""
     policy = blank_policy(4, nnx.Rngs(0))
     ends = jax.jit(jax.vmap(expert_state))(tasks)
     gain = jax.jit(jax.vmap(lambda t: link_gains(policy, t)))(tasks)
@@ -222,7 +224,7 @@ def test_walker_and_linker_find_the_membranes_of_a_volume(shells):
 
 
 def test_of_very_many_segments_the_longest_are_linked(monkeypatch):
-    monkeypatch.setattr(loops, "MOST", 16)
+    monkeypatch.setattr(linking, "MOST", 16)
     linker, angle = load_linker(), np.linspace(0.0, 1.5, 45)
     specks = [np.array([[8.0 * k, 2.0], [8.0 * k, 3.0], [8.0 * k, 4.0]]) for k in range(30)]
     ring = [50.0 + 30.0 * np.stack([np.sin(angle + a), np.cos(angle + a)], 1) for a in (0.0, 2.1, 4.2)]

@@ -6,7 +6,7 @@ from scipy.ndimage import gaussian_filter
 
 from jaxmem.cli import main
 from jaxmem.pipeline import match_tomogram
-from jaxmem.pipeline.config import PreprocessConfig
+from jaxmem.settings import PreprocessConfig
 from jaxmem.simulate.profile import STEP
 from jaxmem.types import JaxmemError, Tomogram
 

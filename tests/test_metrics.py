@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from jaxmem import metrics
-from jaxmem.anchors import sphere_directions
+from jaxmem.points import sphere_directions
 
 
 def test_slice_wise_dice():

@@ -13,7 +13,6 @@ from jaxmem import Config, JaxmemError, Tomogram, evaluate, fit_mask, load_confi
 from jaxmem.grouping import Midline, Region, describe
 from jaxmem.io import read_mrc, read_ply
 from jaxmem.pipeline import stages, write_run
-from jaxmem.pipeline.config import PreprocessConfig
 from jaxmem.pipeline.evaluate import format_scores
 from jaxmem.pipeline.evidence import in_slice, weigh
 from jaxmem.pipeline.files import read_run
@@ -21,6 +20,7 @@ from jaxmem.pipeline.masks import outline, truth_midlines
 from jaxmem.pipeline.network import prepared_slices
 from jaxmem.pipeline.pruning import prune_and_recover, slice_ellipses
 from jaxmem.pipeline.record import Run
+from jaxmem.settings import PreprocessConfig
 from jaxmem.surface import extract, fit_membranes, is_watertight
 
 

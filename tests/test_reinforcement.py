@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxmem.grouping import reinforcement as rl
+from jaxmem.grouping.rl import learning as rl
+from jaxmem.grouping.rl.environment import rollout
 
 LENGTH, START, STEP_COST, LURE, PRIZE = 7, 2, 0.05, 0.3, 1.0
 BEST = PRIZE - STEP_COST * (LENGTH - 1 - START)  # always to the right; the lure on the left is nearer and smaller
@@ -68,7 +69,7 @@ def test_a_known_best_return_is_reached(learn, untaught):
     assert np.mean(earned[:3]) < 0.5
     assert earned[-1] > BEST - 0.05
     assert int(state.step) == 80
-    episode = rl.rollout(jax.random.key(0), CORRIDOR, nnx.merge(graph, state.params), TASKS[0], steps=10, greedy=True)
+    episode = rollout(jax.random.key(0), CORRIDOR, nnx.merge(graph, state.params), TASKS[0], steps=10, greedy=True)
     assert float(episode.reward.sum()) == pytest.approx(BEST)
     assert int(episode.alive.sum()) == LENGTH - 1 - START
     assert int(episode.state.place) == LENGTH - 1  # and it stays there

@@ -6,7 +6,7 @@ import pytest
 from jaxmem import ellipse as ell
 from jaxmem import gp
 from jaxmem.grouping import describe
-from jaxmem.surface import FitConfig, curvatures, extract, fit_membranes, implicit, is_watertight, locate, paint
+from jaxmem.surface import FitConfig, curvatures, extract, fit_membranes, fitting, is_watertight, locate, paint
 from jaxmem.surface.mesh import _content
 
 SHAPE = (64, 80, 80)
@@ -82,7 +82,7 @@ def test_spurious_points_are_outvoted():
 
 
 def test_many_membranes_in_one_batch_equal_each_alone(monkeypatch):
-    monkeypatch.setattr(implicit, "_slots", lambda size: 4)  # as where there is an accelerator
+    monkeypatch.setattr(fitting, "_slots", lambda size: 4)  # as where there is an accelerator
     cases = [sphere(r, seed=i) for i, r in enumerate((12.0, 18.0, 20.0))]
     points, normals = [c[0] for c in cases], [c[1] for c in cases]
     shapes = [describe(p, n, SHAPE) for p, n in cases]
@@ -249,7 +249,7 @@ def test_curvatures_of_a_quadric():
 
 
 def test_a_loss_on_the_surface_reaches_the_data_and_the_hyperparameters():
-    """The implicit function theorem against finite differences, through the fit, compiled and batched."""
+    """The batch function theorem against finite differences, through the fit, compiled and batched."""
     with jax.enable_x64(True):
         points, _ = sphere(10.0, n=60, centre=np.zeros(3), noise=0.2)
         x = jnp.asarray(points, jnp.float64)

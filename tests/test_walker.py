@@ -8,12 +8,14 @@ from flax import nnx
 from scipy import ndimage
 from skimage.morphology import skeletonize
 
-from jaxmem.grouping.tracing import trace
-from jaxmem.grouping.walk_lessons import judge, junction_table, walk_lesson
-from jaxmem.grouping.walk_train import WalkTraining, example_walk, train_walker
-from jaxmem.grouping.walk_view import REACH
-from jaxmem.grouping.walker import WALKING, WalkPolicy, begin, paths_of, walk_task
-from jaxmem.grouping.weights import default_linker, load_walker
+from jaxmem.grouping.rl.tracing import trace
+from jaxmem.grouping.rl.walker.environment import WALKING, begin
+from jaxmem.grouping.rl.walker.lessons import judge, junction_table, walk_lesson
+from jaxmem.grouping.rl.walker.policy import WalkPolicy, paths_of
+from jaxmem.grouping.rl.walker.state import walk_task
+from jaxmem.grouping.rl.walker.train import WalkTraining, example_walk, train_walker
+from jaxmem.grouping.rl.walker.view import REACH
+from jaxmem.grouping.rl.weights import default_linker, load_walker
 from jaxmem.simulate.contours import ContourModel, Contours
 from jaxmem.types import JaxmemError
 
@@ -147,7 +149,7 @@ def test_the_view_turns_and_mirrors_with_the_walk():
 def test_a_little_training(tmp_path, touching, monkeypatch):
     """On two circles that touch: to draw the usual contours takes long to compile."""
     drawn = jax.tree.map(jnp.asarray, circles())
-    monkeypatch.setattr("jaxmem.grouping.walk_train.draw_contours", lambda key, model: drawn)
+    monkeypatch.setattr("jaxmem.grouping.rl.walker.train.draw_contours", lambda key, model: drawn)
     config = WalkTraining(ContourModel(size=SIZE), (5,), slices=6, test_slices=1, epochs=30, dropout=0.0)
     card = train_walker(config, tmp_path, lambda _: None)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["walker.json", "walker.safetensors"]

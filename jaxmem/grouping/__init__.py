@@ -5,7 +5,7 @@ from jaxmem.grouping.merging import merge_regions as merge_regions
 from jaxmem.grouping.midline import Midline as Midline
 from jaxmem.grouping.midline import midline as midline
 from jaxmem.grouping.select import Region as Region
-from jaxmem.grouping.select import SelectConfig as SelectConfig
 from jaxmem.grouping.select import select_membranes as select_membranes
 from jaxmem.grouping.shape import Shape as Shape
 from jaxmem.grouping.shape import describe as describe
+from jaxmem.settings import SelectConfig as SelectConfig

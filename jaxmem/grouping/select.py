@@ -1,53 +1,20 @@
 """From regions to membranes: fragments join the closed surface they lie on, and what is too little to be one is dropped."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
-from scipy.spatial import cKDTree
+from jaxtyping import Int
 
 from jaxmem.grouping.merging import MergeConfig, merge_regions
 from jaxmem.grouping.midline import Midline
 from jaxmem.grouping.shape import Shape, describe, directions, distances
+from jaxmem.points import surface_density
+from jaxmem.settings import SelectConfig
 
 _MOST_ARCS = 12  # largest open regions among which arcs of one membrane are sought
 _MOST_ATTEMPTS = 200
 _PER_VOXEL = 1.3  # midline points on a square voxel of surface, or on a voxel of curve (measured)
-
-
-@dataclass(frozen=True)
-class SelectConfig:
-    """When a region counts as a membrane.
-
-    Attributes:
-        least_area, least_open_area: least area seen of a closed membrane and of an open one, for which nothing else
-            vouches; A^2.
-        least_length, least_open_length: the same in a single slice; A.
-        least_seen, least_seen_slice: share of a closed membrane's directions that must have points; the same in a single
-            slice, where no missing wedge excuses a gap.
-        least_expected: the same among directions where it ought to show.
-        least_radial: median |cos| between the points' normals and the ellipsoid's.
-        least_aspect: shortest over longest semi-axis of a closed membrane; the shortest is at least 3 voxels.
-        least_open_probability: mean smoothed probability along an open membrane.
-        least_density: median number of a region's points about each of them, per square voxel of surface (per voxel of
-            curve): a membrane's lie side by side, stray ones do not.
-        tolerance: a fragment joins an ellipsoid within so many voxels (plus the ellipsoid's own misfit).
-    """
-
-    least_area: float = 2.5e4
-    least_open_area: float = 1.4e5
-    least_length: float = 300.0
-    least_open_length: float = 700.0
-    least_seen: float = 0.25
-    least_seen_slice: float = 0.5
-    least_expected: float = 0.55
-    least_radial: float = 0.8
-    least_aspect: float = 0.2
-    least_open_probability: float = 0.5
-    least_density: float = 0.8
-    tolerance: float = 2.0
 
 
 class Region(NamedTuple):
@@ -72,13 +39,6 @@ def is_closed(shape: Shape, config: SelectConfig) -> bool:
 def _on(shape: Shape, points: np.ndarray, normals: np.ndarray, tolerance: float) -> np.ndarray:
     near = np.abs(distances(shape.ellipse, points)) <= tolerance + 2.0 * shape.sigma
     return near & (np.abs((directions(shape.ellipse, points) * normals).sum(1)) > 0.6)
-
-
-def surface_density(points: Float[np.ndarray, "n d"], radius: float = 4.0) -> float:
-    """Median number of points within `radius` voxels, over the area (length) of a disc (segment) of that radius."""
-    sample = points[:: max(1, len(points) // 2000)]
-    count = cKDTree(points).query_ball_point(sample, radius, return_length=True)
-    return float(np.median(count)) / (np.pi * radius**2 if points.shape[1] == 3 else 2.0 * radius)
 
 
 def _split(

@@ -1,13 +1,13 @@
 """The stages in order, from a tomogram or a mask to surfaces, and the files of a run."""
 
-from jaxmem.pipeline.config import Config as Config
 from jaxmem.pipeline.config import load_config as load_config
 from jaxmem.pipeline.evaluate import evaluate as evaluate
 from jaxmem.pipeline.evaluate import format_scores as format_scores
 from jaxmem.pipeline.files import write_run as write_run
 from jaxmem.pipeline.masks import fit_mask as fit_mask
 from jaxmem.pipeline.match import match_tomogram as match_tomogram
-from jaxmem.pipeline.record import MembraneResult as MembraneResult
-from jaxmem.pipeline.record import Result as Result
-from jaxmem.pipeline.record import Surface as Surface
 from jaxmem.pipeline.stages import segment as segment
+from jaxmem.results import MembraneResult as MembraneResult
+from jaxmem.results import Result as Result
+from jaxmem.results import Surface as Surface
+from jaxmem.settings import Config as Config

@@ -7,8 +7,8 @@ from scipy.spatial import cKDTree
 
 from jaxmem.metrics import Matching, coverage, dice, distance_to_surface, match_instances, slice_dice
 from jaxmem.pipeline.masks import truth_midlines
-from jaxmem.pipeline.record import Surface
 from jaxmem.pipeline.volume import is_flat
+from jaxmem.results import Surface
 from jaxmem.types import MEMBRANE
 
 _CAP = 0.75  # |component along the beam| of a normal above which a point lies on a cap

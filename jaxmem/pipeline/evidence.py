@@ -9,10 +9,11 @@ from scipy.spatial import cKDTree
 
 from jaxmem import ellipse as ell
 from jaxmem.grouping import Midline, Region
-from jaxmem.grouping.shape import describe, distances, evenly, first_of_each
+from jaxmem.grouping.shape import describe, distances
 from jaxmem.numerics import bucket_size, pad_to
 from jaxmem.pipeline.pruning import Slices
-from jaxmem.pipeline.record import Evidence
+from jaxmem.points import evenly, first_of_each
+from jaxmem.results import Evidence
 from jaxmem.surface import FitConfig, Mesh
 
 _MOST = 1024  # points; `describe` uses no more

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from jaxmem.io import OutputFolder, as_instances, read_mrc, read_ply, sha256, write_csv, write_mrc, write_obj, write_ply
-from jaxmem.pipeline.config import Config
-from jaxmem.pipeline.record import Evidence, Result, Surface
 from jaxmem.pipeline.volume import is_flat
 from jaxmem.report import write_report
+from jaxmem.results import Evidence, Result, Surface
+from jaxmem.settings import Config
 from jaxmem.surface import Mesh, is_watertight
 from jaxmem.types import JaxmemError, Tomogram
 

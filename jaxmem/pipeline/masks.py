@@ -8,11 +8,12 @@ from scipy import ndimage
 from jaxmem.grouping import Midline, Region, midline
 from jaxmem.grouping.select import regions_from_instances
 from jaxmem.io import as_instances
-from jaxmem.pipeline.config import Config
 from jaxmem.pipeline.pruning import slice_ellipses
-from jaxmem.pipeline.record import Groups, Progress, Result, Run
+from jaxmem.pipeline.record import Progress, Run
 from jaxmem.pipeline.stages import finish, group
 from jaxmem.pipeline.volume import as_volume, is_flat
+from jaxmem.results import Groups, Result
+from jaxmem.settings import Config
 from jaxmem.surface import FitConfig
 from jaxmem.types import BACKGROUND, MEMBRANE, Tomogram
 

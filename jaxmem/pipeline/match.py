@@ -6,11 +6,11 @@ import numpy as np
 from scipy.ndimage import minimum_filter
 from scipy.spatial import cKDTree
 
-from jaxmem.pipeline.config import PreprocessConfig
 from jaxmem.pipeline.masks import truth_midlines
 from jaxmem.pipeline.network import network_shape, prepared_slices
 from jaxmem.pipeline.volume import as_volume
 from jaxmem.preprocess import gaussian
+from jaxmem.settings import PreprocessConfig
 from jaxmem.simulate import SliceModel, matched, measure_noise, measure_profile
 from jaxmem.types import JaxmemError, Tomogram
 

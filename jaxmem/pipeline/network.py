@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmem import preprocess
-from jaxmem.pipeline.config import Config, PreprocessConfig
 from jaxmem.pipeline.record import Run
 from jaxmem.pipeline.volume import is_flat
+from jaxmem.settings import Config, PreprocessConfig
 from jaxmem.types import BACKGROUND, MEMBRANE, PROTEIN, Tomogram
 from jaxmem.unet import Predictor, load_weights
 

@@ -10,8 +10,8 @@ from scipy.spatial import cKDTree
 from jaxmem import ellipse as ell
 from jaxmem.grouping import Midline, Region
 from jaxmem.numerics import bucket_size
-from jaxmem.pipeline.config import Config
 from jaxmem.pipeline.record import Run
+from jaxmem.settings import Config
 
 _ROW = 96  # points a slice is fitted with
 _TOGETHER = 8  # membranes fitted at a time

@@ -5,14 +5,15 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from jaxmem.grouping import Midline, Region, merge_regions, midline, select_membranes
-from jaxmem.grouping.slicewise import link_regions, link_volume
-from jaxmem.grouping.weights import load_linker
-from jaxmem.pipeline.config import Config
+from jaxmem.grouping.rl.slices import link_regions, link_volume
+from jaxmem.grouping.rl.weights import load_linker
 from jaxmem.pipeline.evidence import weigh
 from jaxmem.pipeline.network import Looks, predict
 from jaxmem.pipeline.pruning import Slices, prune_and_recover, slice_ellipses
-from jaxmem.pipeline.record import Groups, MembraneResult, Progress, Result, Run
+from jaxmem.pipeline.record import Progress, Run
 from jaxmem.pipeline.volume import as_volume, is_flat
+from jaxmem.results import Groups, MembraneResult, Result
+from jaxmem.settings import Config
 from jaxmem.surface import extract, fit_membranes, paint
 from jaxmem.types import Tomogram
 

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jaxmem.anchors import sphere_directions
 from jaxmem.numerics import compiled, safe_norm
+from jaxmem.points import sphere_directions
 from jaxmem.preprocess import robust_normalise
 
 _BUMPS = 4

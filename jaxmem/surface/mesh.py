@@ -12,11 +12,11 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 from skimage.measure import find_contours, marching_cubes
 
-from jaxmem import gp
-from jaxmem.grouping.shape import first_of_each
+from jaxmem import gp, levelset
 from jaxmem.numerics import bucket_size, map_chunks, pad_to
-from jaxmem.surface import geometry
-from jaxmem.surface.implicit import FitConfig, Membrane
+from jaxmem.points import first_of_each
+from jaxmem.settings import FitConfig
+from jaxmem.surface.fitting import Membrane
 
 _COARSE = 4  # cells of the grid in the edge of one where f is evaluated everywhere
 _CHUNK = 2048
@@ -179,7 +179,7 @@ def extract(membrane: Membrane, volume_shape: tuple[int, ...], config: FitConfig
         vertices, faces = triangulate(field)
         if len(faces) == 0:
             return None
-        found = map_chunks(lambda p: geometry.measure(membrane.posterior, p), vertices - membrane.centre, _CHUNK)
+        found = map_chunks(lambda p: levelset.measure(membrane.posterior, p), vertices - membrane.centre, _CHUNK)
         moved = found.points + membrane.centre
         # a step that leaves the neighbourhood of its cell has no level set to go to; marching cubes' point stays
         astray = np.linalg.norm(moved - vertices, axis=1) > field.step
@@ -272,7 +272,7 @@ def position_errors(membrane: Membrane, vertices: np.ndarray, step: float) -> np
 
 def _deviations(membrane: Membrane, vertices: np.ndarray) -> np.ndarray:
     with jax.enable_x64(True):
-        return map_chunks(lambda p: geometry.position_sigma(membrane.posterior, p), vertices - membrane.centre, _CHUNK)
+        return map_chunks(lambda p: levelset.position_sigma(membrane.posterior, p), vertices - membrane.centre, _CHUNK)
 
 
 def _subset(vertices: np.ndarray, step: float) -> np.ndarray:
@@ -292,14 +292,14 @@ class _Bars(NamedTuple):
     rows: np.ndarray
 
 
-def _uncertainty(membrane: Membrane, vertices, found: geometry.Geometry, step: float, config: FitConfig) -> _Bars:
+def _uncertainty(membrane: Membrane, vertices, found: levelset.Geometry, step: float, config: FitConfig) -> _Bars:
     """Error bars at a subset of the vertices, interpolated to the others."""
     chosen = _subset(vertices, step)
     size = 2 ** int(np.log2(min(_SUPPORT, len(chosen))))
     centred = vertices[chosen] - membrane.centre
     support = centred[np.asarray(gp.inducing(jnp.asarray(pad_to(centred, bucket_size(len(centred), 512))[0]), size))]
     sampled = gp.sample(jax.random.key(config.seed), membrane.posterior, support, config.draws)
-    drawn = map_chunks(lambda p: tuple(a.T for a in geometry.draw(*sampled, p)), centred, _CHUNK)
+    drawn = map_chunks(lambda p: tuple(a.T for a in levelset.draw(*sampled, p)), centred, _CHUNK)
     smooth = _averaging(vertices[chosen], np.asarray(found.slope)[chosen], config.curvature_radius)
     weights, rows = _interpolation(vertices[chosen], vertices)
     few = _deviations(membrane, vertices[chosen]), *((smooth @ a).std(1) for a in drawn[:2])

@@ -15,10 +15,11 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
+from jaxmem.checkpoints import load_checkpoint, save_checkpoint
 from jaxmem.numerics import compiler_options
 from jaxmem.simulate import SliceModel, training_slice
 from jaxmem.unet.model import UNet, UNetConfig, dice_per_class, segmentation_loss
-from jaxmem.unet.weights import load_checkpoint, save_checkpoint, save_weights
+from jaxmem.unet.weights import save_weights
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """One implicit function per membrane: anchors, Gaussian process, reweighting of spurious points; all membranes at once."""
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import equinox as eqx
@@ -12,59 +11,16 @@ from scipy.spatial import cKDTree
 
 from jaxmem import anchors as anc
 from jaxmem import gp
-from jaxmem.grouping.shape import Shape, evenly, first_of_each, orient, roughness
+from jaxmem.grouping.shape import Shape
 from jaxmem.numerics import bucket_size, pad_to
+from jaxmem.points import evenly, first_of_each, orient, roughness
+from jaxmem.settings import FitConfig
 
 _LEARN = 512  # rows from which hyperparameters are learnt
 _EXACT = 2048  # most rows of an exact fit
 _STEPS = (12, 4, 4)  # of the optimiser in each round of learning
 _DOUBT = 1.4  # noise may be learnt to be larger than its start by this factor
 _BARS = 0.93  # error bars over those of the learnt process, so that they hold on simulated membranes (`benchmarks/calibration.py`)
-
-
-@dataclass(frozen=True)
-class FitConfig:
-    """How a membrane becomes a surface; lengths in voxels unless named.
-
-    Attributes:
-        alpha: exterior anchors lie alpha times as far from the centre as the membrane (paper, Section 5.2 and Fig. 22).
-        rays: number of rays that get anchors.
-        spread: relative standard deviation of the parameters of the ellipsoid that a closed membrane is expected to be near.
-        spacing: distance between the points that the process is conditioned on, if `most_points` allows it.
-        most_points: largest number of such points.
-        inducing: inducing points of a fit on more than 2,048 rows.
-        noise: starting standard deviation of a point's position where there are too few to tell; it is learnt from then on.
-        least_noise: floor of the learnt noise.
-        inflation: the errors of neighbouring points agree (one network saw them, in smoothed slices), so that each point
-            counts as if its noise were so many times larger; chosen on simulated tomograms.
-        beam: how many times larger the points' errors are along the beam (axis 0) than across it.
-        offset: distance of the anchors from an open membrane.
-        max_sigma: an open surface ends where its position is known no better than this.
-        common: error that all points of a membrane have in common, which no number of points tells: midlines of voxelised shells
-            lie up to so far in or out as a whole. It enters the error bars of area and volume.
-        curvature_radius: curvatures are averages over this distance on the surface: what is finer is noise.
-        draws: sampled surfaces from which the error bars of curvatures, area and volume are taken.
-        seed: of those samples.
-        thickness: of the labels, A; 0 takes 50 A, or the thickness of the mask that was given.
-    """
-
-    alpha: float = 1.2
-    rays: int = 96
-    spread: float = 0.3
-    spacing: float = 5.0
-    most_points: int = 20000
-    inducing: int = 1024
-    noise: float = 0.8
-    least_noise: float = 0.6
-    inflation: float = 5.0
-    beam: float = 1.0
-    offset: float = 5.0
-    max_sigma: float = 2.0
-    common: float = 0.05
-    curvature_radius: float = 7.0
-    draws: int = 32
-    seed: int = 0
-    thickness: float = 0.0
 
 
 class Membrane(NamedTuple):

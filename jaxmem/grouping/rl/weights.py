@@ -15,12 +15,13 @@ from flax import nnx
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from jaxmem.grouping.linker import LINKING, LinkPolicy, link_task
-from jaxmem.grouping.loops import ChainJudge
-from jaxmem.grouping.segments import summarise
-from jaxmem.grouping.walker import WalkPolicy
+from jaxmem.checkpoints import flatten, unflatten
+from jaxmem.grouping.rl.linker.chains import ChainJudge
+from jaxmem.grouping.rl.linker.environment import LINKING, link_task
+from jaxmem.grouping.rl.linker.policy import LinkPolicy
+from jaxmem.grouping.rl.linker.segments import summarise
+from jaxmem.grouping.rl.walker.policy import WalkPolicy
 from jaxmem.types import JaxmemError
-from jaxmem.unet.weights import flatten, unflatten
 
 
 class Linker(NamedTuple):
@@ -62,7 +63,7 @@ def blank_judge(width: int, rngs: nnx.Rngs) -> ChainJudge:
 
 def default_linker() -> Path:
     """Path of the weights that come with the package."""
-    return Path(str(resources.files("jaxmem") / "grouping" / "weights" / "linker.safetensors"))
+    return Path(str(resources.files("jaxmem") / "grouping" / "rl" / "trained" / "linker.safetensors"))
 
 
 def save_linker(path: Path, policy: LinkPolicy, judge: ChainJudge, width: int) -> None:
@@ -102,7 +103,7 @@ class Walker(NamedTuple):
 
 def default_walker() -> Path:
     """Path of the weights that come with the package."""
-    return Path(str(resources.files("jaxmem") / "grouping" / "weights" / "walker.safetensors"))
+    return Path(str(resources.files("jaxmem") / "grouping" / "rl" / "trained" / "walker.safetensors"))
 
 
 def save_walker(path: Path, policy: WalkPolicy, width: int) -> None:

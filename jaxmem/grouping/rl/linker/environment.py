@@ -7,15 +7,14 @@ complete when its loop is closed or both its ends are left alone. No segment is 
 segment of a chain or another gap lies.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jaxmem.grouping.reinforcement import Environment, rollout
-from jaxmem.grouping.segments import (
+from jaxmem.grouping.rl.environment import Environment
+from jaxmem.grouping.rl.linker.segments import (
     PARTNERS,
     Ends,
     Partners,
@@ -129,7 +128,7 @@ def _gap_and_turn(state: LinkState, to: Array) -> tuple[Array, Array]:
     return gap, off + on
 
 
-def _turn_within(task: LinkTask, entered: Array) -> Array:
+def turn_within(task: LinkTask, entered: Array) -> Array:
     """By how much the heading turns within a segment entered at an end."""
     turned = task.segments.turned[entered // 2]
     return jnp.where(entered % 2 == 0, turned, -turned)
@@ -143,7 +142,7 @@ def view(state: LinkState) -> LinkView:
     closing = (to == state.other) & ~state.back
     gap, turn = _gap_and_turn(state, to)
     bend = 10.0 * state.turned / jnp.maximum(state.length, 1.0)
-    within = _turn_within(task, to)
+    within = turn_within(task, to)
     bend_there = 10.0 * within / jnp.maximum(ends.length[to], 1.0)
     open_ = (~closing & ~state.back).astype(gap.dtype)
     rest, off, on = relation(_at(ends, to ^ 1), _at(ends, state.other))
@@ -197,7 +196,8 @@ def _begin(state: LinkState) -> tuple[LinkState, Bool[Array, ""]]:
     return jax.tree.map(lambda new, old: jnp.where(found, new, old), begun, state), ~found
 
 
-def _init(key: Key[Array, ""], task: LinkTask) -> tuple[LinkState, LinkView]:
+def init(key: Key[Array, ""], task: LinkTask) -> tuple[LinkState, LinkView]:
+    """The state before the first action, and what the policy sees of it."""
     del key
     n, zero = task.ends.place.shape[0], jnp.zeros((), int)
     group = jnp.where(task.segments.closed, jnp.cumsum(task.segments.closed), 0)
@@ -218,7 +218,7 @@ def _link(state: LinkState, k: Array) -> LinkState:
         made=state.made + 1,
         group=state.group.at[to // 2].set(state.chain),
         linked=state.linked.at[e].set(to).at[to].set(e),
-        turned=state.turned + turn + _turn_within(task, to),
+        turned=state.turned + turn + turn_within(task, to),
         length=state.length + gap + task.ends.length[to],
     )
 
@@ -236,7 +236,7 @@ def _undo(state: LinkState) -> LinkState:
         group=state.group.at[entered // 2].set(0),
         linked=state.linked.at[e].set(-1).at[entered].set(-1),
         banned=banned,
-        turned=state.turned - turn - _turn_within(task, entered),
+        turned=state.turned - turn - turn_within(task, entered),
         length=state.length - gap - task.ends.length[entered],
         undone=state.undone + 1,
     )
@@ -289,71 +289,5 @@ def _expert(state: LinkState) -> Int[Array, ""]:
     return jnp.where(wrong, UNDO, jnp.where(right.any(), jnp.argmax(right), LEAVE))
 
 
-LINKING = Environment(_init, _step, _expert)
+LINKING = Environment(init, _step, _expert)
 """The linker's environment: tasks are `LinkTask`, states `LinkState`, observations `LinkView`; 14 actions."""
-
-
-class LinkPolicy(nnx.Module):
-    """A small network over the partners of an end, which are compared through their largest features.
-
-    Arguments:
-        view: an observation, for its sizes.
-        width: of the layers.
-        rngs: of the first weights.
-    """
-
-    def __init__(self, view: LinkView, width: int, *, rngs: nnx.Rngs):
-        f, g = view.partners.shape[-1], view.chain.shape[-1]
-        self.pair = nnx.Linear(f, width, rngs=rngs)
-        self.pair2 = nnx.Linear(width, width, rngs=rngs)
-        self.end = nnx.Linear(g, width, rngs=rngs)
-        self.join = nnx.Linear(3 * width, width, rngs=rngs)
-        self.score = nnx.Linear(width, 1, rngs=rngs)
-        self.other = nnx.Linear(2 * width, width, rngs=rngs)
-        self.rest = nnx.Linear(width, 3, rngs=rngs)
-
-    def __call__(self, view: LinkView) -> tuple[Float[Array, " actions"], Float[Array, ""]]:
-        """Logits of the actions, and the value."""
-        pair = nnx.gelu(self.pair2(nnx.gelu(self.pair(view.partners))))
-        best = jnp.where(view.allowed[:PARTNERS, None], pair, -1.0).max(0)
-        around = jnp.concatenate([best, nnx.gelu(self.end(view.chain))])
-        both = jnp.concatenate([pair, jnp.broadcast_to(around, (PARTNERS, around.shape[0]))], -1)
-        score = self.score(nnx.gelu(self.join(both)))[:, 0]
-        leave, undo, value = self.rest(nnx.gelu(self.other(around)))
-        logits = jnp.concatenate([score, jnp.stack([leave, undo])])
-        return jnp.where(view.allowed, logits, -1e9), value
-
-
-def walk(key: Key[Array, ""], policy: Any, task: LinkTask, greedy: bool = True) -> Int[Array, " segments"]:
-    """The chain of each segment after one episode; segments that no chain reached are alone.
-
-    Arguments:
-        key: random key; without effect if `greedy`.
-        policy: from an observation to logits and value.
-        task: from `link_task`.
-        greedy: always the likeliest action, instead of a sampled one.
-    """
-    capacity = task.segments.length.shape[0]
-    state = rollout(key, LINKING, policy, task, steps_for(capacity), greedy).state
-    alone = state.group.max() + 1 + jnp.arange(capacity)
-    return jnp.where(task.segments.length > 0, jnp.where(state.group > 0, state.group, alone), 0)
-
-
-def link_gains(policy: Any, task: LinkTask) -> Float[Array, "ends partners"]:
-    """By how much more likely the policy is to link each end to each partner than to leave it alone: log of the ratio.
-
-    The walk is taken to have begun at the end's own segment, with every other segment still free. -inf where there is no link.
-    """
-    state, _ = _init(jax.random.key(0), task)
-
-    def from_end(e):
-        group = jnp.where(task.segments.closed, 1, 0).at[e // 2].set(1)
-        turned = _turn_within(task, e ^ 1)
-        fresh = state._replace(
-            current=e, other=e ^ 1, back=jnp.zeros((), bool), group=group, turned=turned, length=task.ends.length[e]
-        )
-        seen = view(fresh)
-        logits, _ = policy(seen)
-        return jnp.where(seen.allowed[:PARTNERS], logits[:PARTNERS] - logits[LEAVE], -jnp.inf)
-
-    return jax.lax.map(from_end, jnp.arange(task.ends.place.shape[0]), batch_size=16)

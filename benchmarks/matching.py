@@ -6,7 +6,7 @@ from jaxtyping import Float, Int
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from jaxmem.grouping.linker import LinkTask
+from jaxmem.grouping.rl.linker.environment import LinkTask
 
 
 def nearest_ends(task: LinkTask, reach: float) -> Int[np.ndarray, " segments"]:

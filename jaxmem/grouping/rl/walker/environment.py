@@ -5,114 +5,20 @@ nobody has visited, until there is none; then it goes back to where it began, if
 begins. A step of the environment leads from one choice to the next: moves that leave none are made on the way.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Int, Key
 
-from jaxmem.grouping.reinforcement import Environment, Policy
-from jaxmem.grouping.walk_view import BEHIND, FEATURES, MOVES, NEAR, REACH, WAYS, WalkView, follow, look, unit
+from jaxmem.grouping.rl.environment import Environment
+from jaxmem.grouping.rl.walker.state import WalkState, WalkTask, around, rank
+from jaxmem.grouping.rl.walker.view import BEHIND, MOVES, NEAR, REACH, WAYS, WalkView, follow, look, unit
 
 DEPTH = 10  # pixels that the teacher looks ahead
 _PATIENCE = 12  # pixels in a row that belong to other membranes before a walk is held to have changed
 _BEGINNING = 12  # pixels that say, on the way back, which membrane a walk is on
 _SWITCH, _ANEW = 1.0, 0.3
-_LEAST = 4096  # starts that there is always room for
-
-
-class WalkTask(NamedTuple):
-    """One slice, with a border of `REACH` pixels added to every side.
-
-    Attributes:
-        line: where the thinned mask is.
-        width: distance to the edge of the mask that was thinned, pixels; 0 off the lines.
-        owners: bit k is set where membrane k runs; 0 everywhere if the truth is not known.
-        starts: y, x where walks may begin: ends of lines, then every pixel.
-        used: how many of the starts; the others are padding.
-    """
-
-    line: Bool[Array, "height width"]
-    width: Float[Array, "height width"]
-    owners: Int[Array, "height width"]
-    starts: Int[Array, "starts 2"]
-    used: Int[Array, ""]
-
-
-class WalkState(NamedTuple):
-    """Where the walk is.
-
-    Attributes:
-        task: the slice.
-        walk, order: (height, width) number of the walk that visited each pixel, 0 before, and the place in it: it grows
-            from 0 where the walk began, and falls on the way back.
-        place: y, x.
-        recent: the walk's last pixels, the place first.
-        known: how many of them after the first are the walk's.
-        opening: the first pixels of the walk, where it began first.
-        moved: moves since the beginning, both ways.
-        sign: 1, or -1 on the way back.
-        number: of the walk.
-        next_start: the next of the task's starts.
-        owners: membranes that the walk is on, as bits.
-        sure: pixels that belong to these and to no others, since the last change.
-        against: pixels in a row that belong to others.
-        switches: how often walks have changed from membrane to membrane.
-        done: every pixel is visited.
-    """
-
-    task: WalkTask
-    walk: Int[Array, "height width"]
-    order: Int[Array, "height width"]
-    place: Int[Array, " 2"]
-    recent: Int[Array, "behind 2"]
-    known: Int[Array, ""]
-    opening: Int[Array, "behind 2"]
-    moved: Int[Array, ""]
-    sign: Int[Array, ""]
-    number: Int[Array, ""]
-    next_start: Int[Array, ""]
-    owners: Int[Array, ""]
-    sure: Int[Array, ""]
-    against: Int[Array, ""]
-    switches: Int[Array, ""]
-    done: Bool[Array, ""]
-
-
-def walk_task(
-    line: Bool[np.ndarray, "height width"],
-    width: Float[np.ndarray, "height width"],
-    owners: Int[np.ndarray, "height width"] | None = None,
-) -> WalkTask:
-    """A thinned mask as a task; there is room for a power of two of starts, so that few shapes are compiled.
-
-    Arguments:
-        line: the thinned mask, from `skimage.morphology.skeletonize`; where corners are left, walks pass them by.
-        width: distance to the edge of the mask, pixels, from `scipy.ndimage.distance_transform_edt`.
-        owners: the truth as bits, for learning and for scores.
-    """
-    line = np.pad(np.asarray(line, bool), REACH)
-    width = np.pad(np.asarray(width, np.float32), REACH) * line
-    owners = np.zeros(line.shape, np.int32) if owners is None else np.pad(np.asarray(owners, np.int32), REACH)
-    degree = sum(np.roll(line, m, (0, 1)).astype(int) for m in MOVES)
-    starts = np.concatenate([np.argwhere(line & (degree <= 1)), np.argwhere(line)])
-    room = max(_LEAST, 1 << (len(starts) - 1).bit_length())
-    padded = np.pad(starts, ((0, room - len(starts)), (0, 0))).astype(np.int32)
-    return WalkTask(*map(jnp.asarray, (line, width, owners, padded, np.int32(len(starts)))))
-
-
-def around(state: WalkState) -> Bool[Array, " 8"]:
-    """Which of the eight neighbours, from x towards y, are labelled and not visited."""
-    at = state.place + jnp.asarray(MOVES)
-    return state.task.line[at[:, 0], at[:, 1]] & (state.walk[at[:, 0], at[:, 1]] == 0)
-
-
-def rank(state: WalkState) -> Int[Array, ""]:
-    """The place of the last pixel in its walk."""
-    return state.order[state.place[0], state.place[1]]
 
 
 def view(state: WalkState) -> WalkView:
@@ -308,67 +214,3 @@ def _expert(state: WalkState) -> Int[Array, ""]:
 
 WALKING = Environment(_init, _step, _expert)
 """The walker's environment: tasks are `WalkTask`, states `WalkState`, observations `WalkView`; eight moves."""
-
-
-def straight_on(seen: WalkView) -> tuple[Float[Array, " 8"], Float[Array, ""]]:
-    """The policy without learning: the move that changes the direction least."""
-    return jnp.where(seen.allowed, seen.straight, -1e9), jnp.zeros(())
-
-
-class WalkPolicy(nnx.Module):
-    """A small network that scores one move at a time, the same for all moves and for both hands.
-
-    Arguments:
-        width: of the layers.
-        rngs: of the first weights.
-    """
-
-    def __init__(self, width: int, *, rngs: nnx.Rngs):
-        self.first = nnx.Linear(FEATURES, width, rngs=rngs)
-        self.second = nnx.Linear(width, width, rngs=rngs)
-        self.out = nnx.Linear(width, 1, rngs=rngs)
-
-    def __call__(self, seen: WalkView) -> tuple[Float[Array, " 8"], Float[Array, ""]]:
-        """Logits of the moves, and no value."""
-        return jnp.where(seen.allowed, self.score(seen.features), -1e9), jnp.zeros(())
-
-    def score(
-        self, features: Float[Array, "*moves 2 features"], thin: Callable[[Array], Array] = lambda x: x
-    ) -> Float[Array, "*moves"]:
-        """What each move is worth: the sum of both hands.
-
-        Arguments:
-            features: as in `WalkView`.
-            thin: what to do with the layers' outputs while training.
-        """
-        x = thin(nnx.gelu(self.second(thin(nnx.gelu(self.first(features))))))
-        return self.out(x)[..., 0].sum(-1)
-
-
-def walk_lines(policy: Policy, task: WalkTask) -> tuple[Int[Array, "height width"], Int[Array, "height width"]]:
-    """Walk over a whole slice, always by the likeliest move.
-
-    Arguments:
-        policy: from an observation to logits and value.
-        task: from `walk_task`.
-
-    Returns:
-        number of the walk of each pixel, 0 off the lines; and its place in that walk. Both without the task's border.
-    """
-
-    def on(state):
-        state = to_choice(state)
-        return act(state, jnp.argmax(policy(view(state))[0]))
-
-    state = jax.lax.while_loop(lambda state: ~state.done, on, begin(task))
-    inner = slice(REACH, -REACH)
-    return state.walk[inner, inner], state.order[inner, inner]
-
-
-def paths_of(walk: Int[np.ndarray, "height width"], order: Int[np.ndarray, "height width"]) -> list[np.ndarray]:
-    """The pixels (n, 2) of each walk, in order."""
-    y, x = np.nonzero(walk)
-    number = walk[y, x]
-    by = np.lexsort((order[y, x], number))
-    ends = np.flatnonzero(np.diff(number[by])) + 1
-    return [np.stack([y[i], x[i]], -1).astype(float) for i in np.split(by, ends) if len(i)]

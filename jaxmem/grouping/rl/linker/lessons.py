@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxmem.grouping.segments import Segments, summarise
+from jaxmem.grouping.rl.linker.segments import Segments, summarise
 from jaxmem.simulate.contours import Contours
 
 _SHORTEST = 2.5  # pixels; what is shorter is a speck

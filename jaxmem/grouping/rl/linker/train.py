@@ -14,14 +14,16 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
-from jaxmem.grouping.lessons import lesson, summarised
-from jaxmem.grouping.linker import LINKING, LinkTask, agreement, link_task, steps_for, walk
-from jaxmem.grouping.loops import all_chains, is_membrane, link
-from jaxmem.grouping.reinforcement import LearningConfig, LearningState, clone_step, init, ppo_step
-from jaxmem.grouping.segments import Segments
-from jaxmem.grouping.weights import blank_judge, blank_policy, save_linker
+from jaxmem.checkpoints import load_checkpoint, save_checkpoint
+from jaxmem.grouping.rl.learning import LearningConfig, LearningState, clone_step, init, ppo_step
+from jaxmem.grouping.rl.linker.chains import all_chains, is_membrane
+from jaxmem.grouping.rl.linker.environment import LINKING, LinkTask, agreement, link_task, steps_for
+from jaxmem.grouping.rl.linker.lessons import lesson, summarised
+from jaxmem.grouping.rl.linker.linking import link
+from jaxmem.grouping.rl.linker.policy import walk
+from jaxmem.grouping.rl.linker.segments import Segments
+from jaxmem.grouping.rl.weights import blank_judge, blank_policy, save_linker
 from jaxmem.simulate.contours import ContourModel, draw_contours
-from jaxmem.unet.weights import load_checkpoint, save_checkpoint
 
 
 @dataclass(frozen=True)

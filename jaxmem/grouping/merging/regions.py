@@ -5,8 +5,6 @@ nearest first, where several pairs of points could lie on one smooth curve (coci
 paper leaves open. Membranes that touch or are nested stay apart because their points face each other along the normal.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 from jaxtyping import Float, Int
 from scipy import ndimage
@@ -14,32 +12,10 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-from jaxmem.grouping.bridges import cut_bridges
+from jaxmem.grouping.merging.bridges import cut_bridges
+from jaxmem.settings import MergeConfig
 
 _PART = 500_000  # pairs looked at together
-
-
-@dataclass(frozen=True)
-class MergeConfig:
-    """Distances in A.
-
-    Attributes:
-        link: points closer than this (and than 2.6 voxels, whichever is more) are neighbours.
-        gap: regions further apart (equation 1) are not joined.
-        seed: regions of fewer points take no part in joining across gaps.
-        support: pairs of points that must agree before two regions join.
-        agreement: share of the near pairs between two regions that must agree; parallel membranes have few.
-        bridge: regions in a volume are cut in two where so little holds them together (see `cut_bridges`); 0: never.
-        agreement_cut: what `agreement` is for regions that a cut has parted; where two membranes touch, half of the pairs do not.
-    """
-
-    link: float = 36.0
-    gap: float = 140.0
-    seed: int = 15
-    support: int = 3
-    agreement: float = 0.4
-    bridge: float = 0.7
-    agreement_cut: float = 0.5
 
 
 def merge_regions(

@@ -13,20 +13,10 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 from skimage.morphology import skeletonize
 
-from jaxmem.grouping.reinforcement import Policy
-from jaxmem.grouping.walk_view import MOVES, WalkView
-from jaxmem.grouping.walker import (
-    WalkState,
-    WalkTask,
-    act,
-    ahead,
-    begin,
-    rank,
-    to_choice,
-    verdicts,
-    view,
-    walk_task,
-)
+from jaxmem.grouping.rl.environment import Policy
+from jaxmem.grouping.rl.walker.environment import act, ahead, begin, to_choice, verdicts, view
+from jaxmem.grouping.rl.walker.state import WalkState, WalkTask, rank, walk_task
+from jaxmem.grouping.rl.walker.view import MOVES, WalkView
 from jaxmem.simulate.contours import Contours
 
 ROOM = 512  # choices of a slice, at most

@@ -9,9 +9,10 @@ from jaxtyping import Bool, Float
 from scipy.ndimage import distance_transform_edt
 from skimage.morphology import skeletonize
 
-from jaxmem.grouping.reinforcement import Policy
-from jaxmem.grouping.walker import paths_of, walk_lines, walk_task
-from jaxmem.grouping.weights import load_walker
+from jaxmem.grouping.rl.environment import Policy
+from jaxmem.grouping.rl.walker.policy import paths_of, walk_lines
+from jaxmem.grouping.rl.walker.state import walk_task
+from jaxmem.grouping.rl.weights import load_walker
 
 _SHORTEST = 4  # pixels; shorter lines are specks
 _LOOP = 16  # pixels from which on a line whose ends meet is a loop

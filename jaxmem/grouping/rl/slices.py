@@ -7,12 +7,12 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 from scipy import ndimage
 
-from jaxmem.grouping.across import Lines, join_slices, spread, tangents_of
-from jaxmem.grouping.loops import MOST, link_segments
 from jaxmem.grouping.merging import MergeConfig, neighbours, relabel_by_size
 from jaxmem.grouping.midline import Midline
-from jaxmem.grouping.tracing import evenly, trace
-from jaxmem.grouping.weights import Linker
+from jaxmem.grouping.rl.across import Lines, join_slices, spread, tangents_of
+from jaxmem.grouping.rl.linker.linking import MOST, link_segments
+from jaxmem.grouping.rl.tracing import evenly, trace
+from jaxmem.grouping.rl.weights import Linker
 
 PIXEL = 14.0  # A; the linker's pixel
 

@@ -14,10 +14,12 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jaxmem.grouping.walk_lessons import contested, judge, junction_table, replay, walk_lesson
-from jaxmem.grouping.walk_view import FEATURES, NEAR
-from jaxmem.grouping.walker import DEPTH, WalkPolicy, WalkState, WalkTask, ahead, straight_on, taught, verdicts
-from jaxmem.grouping.weights import save_walker
+from jaxmem.grouping.rl.walker.environment import DEPTH, ahead, taught, verdicts
+from jaxmem.grouping.rl.walker.lessons import contested, judge, junction_table, replay, walk_lesson
+from jaxmem.grouping.rl.walker.policy import WalkPolicy, straight_on
+from jaxmem.grouping.rl.walker.state import WalkState, WalkTask
+from jaxmem.grouping.rl.walker.view import FEATURES, NEAR
+from jaxmem.grouping.rl.weights import save_walker
 from jaxmem.simulate.contours import ContourModel, draw_contours, rasterise
 from jaxmem.types import Scalar
 
