@@ -1,33 +1,40 @@
-"""Imported before anything else: a fault of XLA is got out of the way before JAX computes."""
+"""Imported before anything else: two faults of XLA on processors are got out of the way before JAX computes."""
 
 import os
 import sys
 import warnings
 from importlib.metadata import version
 
-_FLAG = "--xla_cpu_experimental_ynn_fusion_type="
 _FAULTY = ("0.10.2",)
+_FLAGS = {
+    # sums batched products wrongly, without a word (JAX issue 39103)
+    "--xla_cpu_experimental_ynn_fusion_type": "",
+    # runs independent triangular solves side by side, which wait for each other's threads for ever on machines with few cores
+    "--xla_cpu_enable_concurrency_optimized_scheduler": "false",
+}
 
 
-def spare_faulty_fusion() -> None:
-    """Turn off the fusion with which jaxlib 0.10.2 sums batched products wrongly on processors, without a word (JAX issue 39103).
+def spare_faults() -> None:
+    """Turn off what makes jaxlib 0.10.2 wrong or stuck on processors.
 
-    Sets `XLA_FLAGS` for this process, which JAX reads when it first computes; flags that name this fusion already stay.
+    Sets `XLA_FLAGS` for this process, which JAX reads when it first computes; flags that are named there already stay.
 
     Warns:
         RuntimeWarning: if JAX has computed before, so that it is too late.
     """
-    if version("jaxlib") not in _FAULTY or _FLAG in os.environ.get("XLA_FLAGS", ""):
+    given = os.environ.get("XLA_FLAGS", "")
+    missing = [f"{name}={value}" for name, value in _FLAGS.items() if name not in given]
+    if version("jaxlib") not in _FAULTY or not missing:
         return
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAG}".strip()
+    os.environ["XLA_FLAGS"] = " ".join([given, *missing]).strip()
     backends = getattr(sys.modules.get("jax._src.xla_bridge"), "backends_are_initialized", None)
     if backends is not None and backends():
         warnings.warn(
-            f"jaxlib {version('jaxlib')} sums batched products wrongly on processors, and JAX has computed before jaxmem was "
-            f"imported: import jaxmem first, set XLA_FLAGS={_FLAG} or install another version of JAX",
+            f"jaxlib {version('jaxlib')} sums batched products wrongly on processors, and gradients can hang; JAX has computed before "
+            f"jaxmem was imported: import jaxmem first, set XLA_FLAGS='{' '.join(missing)}' or install another version of JAX",
             RuntimeWarning,
             stacklevel=2,
         )
 
 
-spare_faulty_fusion()
+spare_faults()

@@ -77,7 +77,11 @@ def _segment(args: argparse.Namespace) -> int:
     from jaxmem.pipeline import segment
 
     tomogram = read_mrc(args.tomogram, args.voxel_size)
-    return _run(args, tomogram, _configured(args), args.tomogram, "segment", segment)
+
+    def find(tomogram, config, progress):
+        return segment(tomogram, config, progress, keep_surfaces=False)
+
+    return _run(args, tomogram, _configured(args), args.tomogram, "segment", find)
 
 
 def _configured(args: argparse.Namespace) -> Any:
@@ -97,7 +101,7 @@ def _fit(args: argparse.Namespace) -> int:
     from jaxmem.pipeline import fit_mask
 
     def fit(tomogram, config, progress):
-        return fit_mask(tomogram, config, progress, instances=args.instances, filled=args.filled)
+        return fit_mask(tomogram, config, progress, instances=args.instances, filled=args.filled, keep_surfaces=False)
 
     mask = read_mrc(args.mask, args.voxel_size)
     return _run(args, mask, _configured(args), args.mask, "fit", fit)
@@ -116,7 +120,14 @@ def _run(args, tomogram, config, source, command, function) -> int:
     finally:
         bars.close()
     write_run(
-        args.output, result, tomogram, config, source=source, overwrite=args.overwrite, obj=args.obj, command=command
+        args.output,
+        result,
+        tomogram,
+        source=source,
+        overwrite=args.overwrite,
+        obj=args.obj,
+        command=command,
+        arguments=args.arguments,
     )
     print(
         f"{len(result.membranes)} membranes in {time.perf_counter() - start:.0f} s; report: {args.output / 'report.html'}"
@@ -130,18 +141,17 @@ def _evaluate(args: argparse.Namespace) -> int:
     from jaxmem.pipeline.files import read_run, read_truth
     from jaxmem.pipeline.masks import band_thickness, fill, outline
 
-    labels, semantic, surfaces = read_run(args.run)
-    found = np.asarray(labels.data)
+    run = read_run(args.run)
     truth, points = read_truth(args.truth)
     matching = None
-    if args.filled and truth.shape == labels.data.shape:
-        matching = match_instances(fill(found), truth)
-        truth = outline(truth, 0.5 * band_thickness(found > 0))
-    if truth.shape != labels.data.shape:
+    if args.filled and truth.shape == run.labels.shape:
+        matching = match_instances(fill(run.labels), truth)
+        truth = outline(truth, 0.5 * band_thickness(run.labels > 0))
+    if truth.shape != run.labels.shape:
         raise JaxmemError(
-            f"{args.truth[0]}: has shape {truth.shape}, the run {labels.data.shape}; give the truth of the same volume"
+            f"{args.truth[0]}: has shape {truth.shape}, the run {run.labels.shape}; give the truth of the same volume"
         )
-    scores = evaluate(found, semantic, surfaces, truth, points, labels.voxel_size, matching)
+    scores = evaluate(run, truth, points, matching=matching)
     out = args.json or args.run / "scores.json"
     partial = out.with_suffix(".partial")
     try:
@@ -296,6 +306,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; problems with the input become one line on standard error and exit status 1."""
     args = _parser().parse_args(argv)
+    args.arguments = sys.argv[1:] if argv is None else argv
     try:
         # JAX's own threads are enough: with a second set in LAPACK factorisations take longer, on a busy machine far longer
         with threadpool_limits(1, user_api="blas"):

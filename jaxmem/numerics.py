@@ -7,7 +7,7 @@ from typing import Any, TypeVar, overload
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 _F = TypeVar("_F", bound=Callable)
 
@@ -44,9 +44,43 @@ def safe_norm(x: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
         >>> float(jax.grad(lambda x: safe_norm(x))(jnp.zeros(3)).sum())
         0.0
     """
-    square = jnp.sum(x * x, -1)
-    positive = square > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1.0)), 0.0)
+    return safe_sqrt(jnp.sum(x * x, -1))
+
+
+def safe_sqrt(x: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+    """Square root of what is positive, 0 of everything else, with derivative 0 there: never NaN.
+
+    Example:
+        >>> float(safe_sqrt(jnp.array(-1e-9))), float(jax.grad(safe_sqrt)(jnp.array(0.0)))
+        (0.0, 0.0)
+    """
+    positive = x > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1.0)), 0.0)
+
+
+def unit(x: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
+    """Vectors of length 1 along the last axis; of a zero vector zero, with derivative 0.
+
+    Example:
+        >>> unit(jnp.array([[3.0, 4.0], [0.0, 0.0]])).round(1).tolist()
+        [[0.6, 0.8], [0.0, 0.0]]
+    """
+    length = safe_norm(x)[..., None]
+    return jnp.where(length > 0, x / jnp.where(length > 0, length, 1.0), 0.0)
+
+
+def cleaned(rows: Array, mask: Bool[Array, " n"], filler: Any = None) -> Array:
+    """Rows with those that do not count replaced, so that nothing they hold, NaN included, reaches values or gradients.
+
+    Arguments:
+        rows: (n, ...), one for each row of the mask.
+        mask: rows that count.
+        filler: what the others become; the first row that counts when None.
+    """
+    wide = mask.reshape(mask.shape + (1,) * (rows.ndim - 1))
+    if filler is None:
+        filler = jnp.where(mask[jnp.argmax(mask)], rows[jnp.argmax(mask)], 0)[None]  # no row counts: zeros
+    return jnp.where(wide, rows, filler)
 
 
 def jitter(dtype: jnp.dtype) -> float:
@@ -157,3 +191,41 @@ def compiler_options() -> dict[str, str]:
     except (jax.errors.JaxRuntimeError, ValueError):
         return {}
     return options
+
+
+def in_own_precision(function: Callable) -> Callable:
+    """`function(params, x)` computed in double precision where `params` are, and returned in the precision of `x`.
+
+    A posterior made in double precision can so be evaluated where JAX is set to single precision. It can be differentiated
+    with respect to x, as often as one likes, and vmapped and compiled. `params` are constants: no gradient with respect to them.
+
+    Arguments:
+        function: from a pytree of arrays and one array to one array.
+
+    Example:
+        >>> with jax.enable_x64(True):
+        ...     third = jnp.float64(1.0) / 3.0
+        >>> in_own_precision(lambda a, x: a * x)(third, jnp.float32(3.0)).dtype.name
+        'float32'
+    """
+
+    def call(params: Any, x: Array) -> Array:
+        x = jnp.asarray(x)
+        kinds = [leaf.dtype for leaf in jax.tree.leaves(params) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+        if np.float64 not in kinds or x.dtype == np.float64:
+            return function(params, x)
+
+        @jax.custom_jvp
+        def evaluate(x):
+            with jax.enable_x64(True):
+                return function(params, x.astype(np.float64)).astype(x.dtype)
+
+        @evaluate.defjvp
+        def _(primals, tangents):
+            (x,), (step,) = primals, tangents
+            slope = in_own_precision(jax.jacfwd(function, 1))(params, x)
+            return evaluate(x), jnp.tensordot(slope, step, x.ndim)
+
+        return evaluate(x)
+
+    return call

@@ -4,6 +4,7 @@
 """
 
 from dataclasses import dataclass, field, fields, replace
+from typing import TypeVar
 
 from jaxmem.types import JaxmemError
 
@@ -223,7 +224,7 @@ class FitConfig:
     Attributes:
         alpha: exterior anchors lie alpha times as far from the centre as the membrane (paper, Section 5.2 and Fig. 22).
         rays: number of rays that get anchors.
-        spread: relative standard deviation of the parameters of the ellipsoid that a closed membrane is expected to be near.
+        shape_sigma: relative standard deviation of the parameters of the ellipsoid that a closed membrane is expected to be near.
         spacing: distance between the points that the process is conditioned on, if `most_points` allows it.
         most_points: largest number of such points.
         inducing: inducing points of a fit on more than 2,048 rows. None: 1,024; of a mask, whose points are known better, 2,048.
@@ -246,7 +247,7 @@ class FitConfig:
 
     alpha: float = 1.2
     rays: int = 96
-    spread: float = 0.3
+    shape_sigma: float = 0.3
     spacing: float = 5.0
     most_points: int = 20000
     inducing: int | None = None
@@ -272,7 +273,7 @@ class FitConfig:
         _positive(
             "fit", self, "most_points", "rays", "inducing", "spacing", "noise", "least_noise", "inflation", "bars"
         )
-        _positive("fit", self, "offset", "spread", "beam", "max_sigma", "thickness")
+        _positive("fit", self, "offset", "shape_sigma", "beam", "max_sigma", "thickness")
         _not_negative("fit", self, "curvature_radius", "common")
 
 
@@ -303,6 +304,20 @@ def decided(config: Config, **tables: dict) -> Config:
         open_ = {key: value for key, value in choices.items() if getattr(table, key) is None}
         changed[name] = replace(table, **open_)
     return replace(config, **changed)
+
+
+T = TypeVar("T")
+
+
+def known(value: T | None) -> T:
+    """A setting that has been decided.
+
+    Raises:
+        ValueError: if it has not: then `decided` was not asked.
+    """
+    if value is None:
+        raise ValueError("a setting that is left open (None) was used before it was decided; see settings.decided")
+    return value
 
 
 FROM_NETWORK: dict[str, dict] = {

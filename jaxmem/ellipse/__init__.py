@@ -2,15 +2,14 @@
 
 from jaxmem.ellipse.evidence import bic as bic
 from jaxmem.ellipse.fitting import Bounds as Bounds
-from jaxmem.ellipse.fitting import Code as Code
 from jaxmem.ellipse.fitting import EllipseFit as EllipseFit
 from jaxmem.ellipse.fitting import Errors as Errors
 from jaxmem.ellipse.fitting import Prior as Prior
 from jaxmem.ellipse.fitting import boundary_sigma as boundary_sigma
 from jaxmem.ellipse.fitting import errors as errors
 from jaxmem.ellipse.fitting import fit as fit
+from jaxmem.ellipse.fitting import isotropic_prior as isotropic_prior
 from jaxmem.ellipse.fitting import moments as moments
-from jaxmem.ellipse.fitting import near as near
 from jaxmem.ellipse.fitting import sphere_through as sphere_through
 from jaxmem.ellipse.geometry import Ellipse as Ellipse
 from jaxmem.ellipse.geometry import Ellipsoid as Ellipsoid
@@ -20,6 +19,7 @@ from jaxmem.ellipse.geometry import ball as ball
 from jaxmem.ellipse.geometry import boundary as boundary
 from jaxmem.ellipse.geometry import conic as conic
 from jaxmem.ellipse.geometry import distance as distance
+from jaxmem.ellipse.geometry import distance as evaluate
 from jaxmem.ellipse.geometry import foot as foot
 from jaxmem.ellipse.geometry import from_conic as from_conic
 from jaxmem.ellipse.geometry import from_parameters as from_parameters

@@ -19,6 +19,12 @@ class Problem(NamedTuple):
     mean: Float[Array, " p"]
     precision: Float[Array, "p p"]
     noise: Float[Array, ""]
+    relative: Float[Array, " n"] | None = None
+    """Noise of each point over `noise`; None where all have the same."""
+
+    def over_noise(self, values: Float[Array, " n"]) -> Float[Array, " n"]:
+        """What belongs to the points, less where they are noisier."""
+        return values if self.relative is None else values / self.relative
 
 
 # What is added for a residual of q^2 tuning constants, and its derivative with respect to q^2
@@ -131,7 +137,7 @@ def _clip(theta, d, least, most, low, high):
     centre = [jnp.clip(c, low[i], high[i]) for i, c in enumerate(theta[:d])]
     if d == 3:
         values, vectors = jnp.linalg.eigh(_matrix(theta, d))
-        matrix = (vectors * jnp.clip(values, least, most)) @ vectors.T
+        matrix = (vectors * jnp.clip(values, least, most)[None]) @ vectors.T
         return centre + [matrix[i, j] for i in range(3) for j in range(i, 3)]
     p, q, r = theta[2:]
     middle, half = 0.5 * (p + r), 0.5 * (p - r)
@@ -162,6 +168,7 @@ def _descend(theta, problem, limits, loss, scale, iterations, newton, unroll):
 
     def evaluate(theta):
         r, jacobian = _rows(theta, points, len(points), newton)
+        r, jacobian = problem.over_noise(r), [problem.over_noise(column) for column in jacobian]
         matrix, gradient, cost = _equations(r, jacobian, problem.weight, loss, scale, unroll)
         if not unroll:
             off = jnp.stack(theta) - problem.mean
@@ -217,6 +224,7 @@ def minimise(
         some = problem._replace(
             points=problem.points[::stride],
             weight=problem.weight[::stride],
+            relative=None if problem.relative is None else problem.relative[::stride],
             mean=jnp.where(free, start, problem.mean),
             precision=problem.precision + jnp.where(free, jnp.eye(len(theta), dtype=start.dtype), 0.0),
         )
@@ -233,14 +241,14 @@ def _median(values, weight):
     def halve(_, ends):
         low, high = ends
         middle = 0.5 * (low + high)
-        enough = jnp.sum(weight * (values <= middle)) >= half
+        enough = jnp.sum(jnp.where(values <= middle, weight, 0.0)) >= half
         return jnp.where(enough, low, middle), jnp.where(enough, middle, high)
 
     return jax.lax.fori_loop(0, 20, halve, (jnp.zeros_like(half), jnp.max(values * weight)))[1]
 
 
 def summary(
-    theta: Float[Array, " p"], points: Float[Array, "n d"], weight: Float[Array, " n"], loss: str, noise: Array
+    theta: Float[Array, " p"], problem: Problem, loss: str
 ) -> tuple[Float[Array, "p p"], Float[Array, " p"], Array, Array]:
     """Of the points alone, in their units: normal matrix, half the gradient, cost, and robust variance about the ellipse.
 
@@ -248,10 +256,12 @@ def summary(
     are too small, by p parameters' worth, which `noise` stands in for.
     """
     p = len(theta)
+    points, weight, noise = problem.points, problem.weight, problem.noise
     r, jacobian = _rows(list(theta), list(points.T), points.shape[1], 2)
+    r, jacobian = problem.over_noise(r), [problem.over_noise(column) for column in jacobian]
     matrix, gradient, cost = _equations(r, jacobian, weight, loss, noise, False)
     absolute, count = jnp.abs(r), weight.sum()
-    good = weight * (absolute <= 3.0 * 1.4826 * jax.lax.stop_gradient(_median(absolute, weight)))
+    good = jnp.where(absolute <= 3.0 * 1.4826 * jax.lax.stop_gradient(_median(absolute, weight)), weight, 0.0)
     missing = jnp.minimum(p / jnp.maximum(count, 1.0), 1.0)
     # a normal distribution cut at three deviations has 2.7 % less variance
     variance = 1.027 * jnp.sum(good * r**2) / jnp.maximum(jnp.sum(good), 1.0) + missing * noise**2

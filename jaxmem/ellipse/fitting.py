@@ -1,6 +1,5 @@
 """One robust fit of an ellipse or an ellipsoid to points, with a prior, bounds, error bars and a result code."""
 
-from enum import IntEnum
 from functools import partial
 from typing import NamedTuple
 
@@ -10,21 +9,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxmem.ellipse.descent import LOSSES, Problem, inverse, minimise, summary
 from jaxmem.ellipse.geometry import Quadric, ball, distance, from_parameters, from_stretch, parameters
-from jaxmem.numerics import compiled
-from jaxmem.types import Scalar
-
-
-class Code(IntEnum):
-    """How a fit ended; only OK is a success."""
-
-    OK = 0
-    TOO_FEW_POINTS = 1
-    TOO_SMALL = 2
-    """A semi-axis is at its lower bound or less than three times `sigma`: the points are nearly one point, or lie along a line."""
-    UNDETERMINED = 3
-    """The arc is too short or too straight: a semi-axis grew to its upper bound, or its error exceeds half of it."""
-    NOT_CONVERGED = 4
-    NOT_FINITE = 5
+from jaxmem.numerics import cleaned, compiled, safe_norm, safe_sqrt
+from jaxmem.types import Outcome, Scalar
 
 
 class Prior(NamedTuple):
@@ -55,23 +41,33 @@ class EllipseFit(NamedTuple):
     """A fitted ellipse or ellipsoid.
 
     Attributes:
-        ellipse: the estimate; what came out even where `code` is not OK.
-        code: a `Code`.
+        ellipse: the estimate; what came out even where `outcome` is not OK.
+        outcome: an `Outcome`.
         sigma: standard deviation of the points about the ellipse, voxels, robust.
         covariance: of `parameters(ellipse)`, voxels^2, for points whose errors are independent.
         cost: what was minimised, over noise^2.
     """
 
     ellipse: Quadric
-    code: Int[Array, ""]
+    outcome: Int[Array, ""]
     sigma: Float[Array, ""]
     covariance: Float[Array, "p p"]
     cost: Float[Array, ""]
 
     @property
     def success(self) -> Bool[Array, ""]:
-        """Whether the code is OK."""
-        return self.code == Code.OK
+        """Whether `outcome` is OK."""
+        return jnp.equal(self.outcome, Outcome.OK)
+
+    @property
+    def params(self) -> Quadric:
+        """What `evaluate` takes: the ellipse."""
+        return self.ellipse
+
+    @property
+    def info(self) -> dict[str, Array]:
+        """What there is to know besides the ellipse: `sigma`, `covariance` and `cost`."""
+        return {"sigma": self.sigma, "covariance": self.covariance, "cost": self.cost}
 
 
 class Errors(NamedTuple):
@@ -82,12 +78,13 @@ class Errors(NamedTuple):
     angle: Float[Array, "*turns"]
 
 
-def near(ellipse: Quadric, centre: Scalar, size: Scalar) -> Prior:
+def isotropic_prior(ellipse: Quadric, centre: Scalar, size: Scalar) -> Prior:
     """A prior that does not prefer any direction: standard deviations in voxels of the centre and of every semi-axis."""
     d = ellipse.centre.shape[0]
     rows, columns = jnp.triu_indices(d)
-    shape = jnp.where(rows == columns, 1.0, 0.5) * jnp.asarray(size) ** 2
-    variance = jnp.concatenate([jnp.full(d, jnp.asarray(centre) ** 2), shape]).astype(ellipse.centre.dtype)
+    dtype = ellipse.centre.dtype
+    shape = jnp.where(rows == columns, 1.0, 0.5).astype(dtype) * jnp.asarray(size, dtype) ** 2
+    variance = jnp.concatenate([jnp.full(d, jnp.asarray(centre, dtype) ** 2), shape])
     return Prior(ellipse, jnp.diag(variance))
 
 
@@ -121,7 +118,9 @@ def errors(fit: EllipseFit) -> Errors:
 def boundary_sigma(fit: EllipseFit, point: Float[Array, " d"]) -> Float[Array, ""]:
     """Standard deviation in voxels of the ellipse's position, across it, where it is closest to a point."""
     slope = jax.grad(lambda theta: distance(from_parameters(theta), point))(parameters(fit.ellipse))
-    return jnp.sqrt(slope @ fit.covariance @ slope)
+    # what rounding may leave of a quadratic form is not taken for certainty
+    least = jnp.finfo(slope.dtype).eps * fit.sigma**2
+    return safe_sqrt(jnp.maximum(slope @ fit.covariance @ slope, least))
 
 
 def moments(points: Float[Array, "n d"], mask: Bool[Array, " n"]) -> Quadric:
@@ -129,8 +128,9 @@ def moments(points: Float[Array, "n d"], mask: Bool[Array, " n"]) -> Quadric:
     d = points.shape[1]
     weight = mask.astype(points.dtype)
     total = jnp.maximum(weight.sum(), 1.0)
-    centre = (weight[:, None] * jnp.where(mask[:, None], points, 0.0)).sum(0) / total
-    offset = jnp.where(mask[:, None], points - centre, 0.0)
+    points = jnp.where(mask[:, None], points, 0.0)
+    centre = (weight[:, None] * points).sum(0) / total
+    offset = jnp.where(mask[:, None], points - centre[None], 0.0)
     spread = jnp.stack([jnp.stack([jnp.sum(a * b) for a in offset.T]) for b in offset.T]) * (d / total)
     square = from_stretch(centre, spread)
     return square._replace(semi_axes=jnp.sqrt(jnp.maximum(square.semi_axes, 1e-3 * square.semi_axes[0] + 1e-12)))
@@ -138,10 +138,11 @@ def moments(points: Float[Array, "n d"], mask: Bool[Array, " n"]) -> Quadric:
 
 def sphere_through(points: Float[Array, "n d"], mask: Bool[Array, " n"]) -> Quadric:
     """The sphere (circle) about the points' mean with their mean distance as radius: a cold start without elongation."""
-    weight = mask.astype(points.dtype) / jnp.maximum(mask.sum(), 1)
+    points = cleaned(points, mask)
+    weight = mask.astype(points.dtype)
+    weight = weight / jnp.maximum(weight.sum(), 1.0)
     centre = weight @ points
-    square = jnp.sum((points - centre) ** 2, 1)
-    return ball(centre, jnp.maximum(weight @ jnp.sqrt(jnp.maximum(square, 1e-12)), 1e-3))
+    return ball(centre, jnp.maximum(weight @ safe_norm(points - centre[None]), 1e-3))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2,))
@@ -156,7 +157,7 @@ def _attach_jvp(loss, primals, tangents):
 
     def cost(theta, problem):
         ellipse = from_parameters(theta)
-        r = jax.vmap(lambda point: distance(ellipse, point))(problem.points)
+        r = problem.over_noise(jax.vmap(lambda point: distance(ellipse, point))(problem.points))
         constant, rho, _ = LOSSES[loss]
         width, off = constant * problem.noise, theta - problem.mean
         return (
@@ -174,13 +175,13 @@ def _attach_jvp(loss, primals, tangents):
 @compiled(static=("loss", "iterations"))
 def fit(
     points: Float[Array, "n d"],
-    mask: Bool[Array, " n"],
+    mask: Bool[Array, " n"] | None = None,
     *,
     init: Quadric | None = None,
     prior: Prior | None = None,
     bounds: Bounds | None = None,
     loss: str = "biweight",
-    noise: Scalar = 1.0,
+    noise: Scalar | Float[Array, " n"] = 1.0,
     iterations: int = 8,
 ) -> EllipseFit:
     """Robust least squares on orthogonal distances (paper, Sections 4.3.1 and 5.1).
@@ -191,13 +192,13 @@ def fit(
     cache, and 1.3 to 2 times as many are done in a second as under one `vmap` over all.
 
     Arguments:
-        points: (n, 2) or (n, 3), voxels; rows that are not in `mask` may hold anything finite.
-        mask: rows that count.
+        points: (n, 2) or (n, 3), voxels; rows that are not in `mask` may hold anything, NaN included.
+        mask: rows that count; all when None.
         init: where to start; the prior's ellipse if None, and without a prior the points' `moments`.
-        prior: a normal distribution of the parameters, such as what the neighbouring slice says; see `near`.
+        prior: a normal distribution of the parameters, such as what the neighbouring slice says; see `isotropic_prior`.
         bounds: limits of semi-axes and centre; by default half a voxel and 50 times the points' own size.
         loss: "biweight" (points beyond 4.7 noise count for nothing), "cauchy", "huber" or "squares".
-        noise: standard deviation of the good points' distances, voxels.
+        noise: standard deviation of the good points' distances, of each or of all, voxels.
         iterations: of each of the two phases.
 
     Returns:
@@ -208,10 +209,11 @@ def fit(
 
     Example:
         >>> t = jnp.linspace(0.0, 4.0, 30)  # two thirds of the contour
-        >>> found = fit(jnp.stack([9 + 8 * jnp.cos(t), 9 + 5 * jnp.sin(t)], 1), jnp.ones(30, bool))
-        >>> Code(int(found.code)).name, found.ellipse.semi_axes.round(2).tolist()
+        >>> found = fit(jnp.stack([9 + 8 * jnp.cos(t), 9 + 5 * jnp.sin(t)], 1), noise=0.5)
+        >>> Outcome(int(found.outcome)).name, found.ellipse.semi_axes.round(2).tolist()
         ('OK', [8.0, 5.0])
     """
+    mask = jnp.ones(points.shape[0], bool) if mask is None else mask
     if points.ndim != 2 or points.shape[1] not in (2, 3) or mask.shape != points.shape[:1]:
         raise ValueError(f"expected points (n, 2) or (n, 3) and mask (n,), got {points.shape} and {mask.shape}")
     if loss not in LOSSES:
@@ -227,7 +229,7 @@ def solve(
     prior: Prior | None,
     bounds: Bounds | None,
     loss: str,
-    noise: Scalar,
+    noise: Scalar | Float[Array, " n"],
     iterations: int,
     unroll: bool,
 ) -> EllipseFit:
@@ -238,14 +240,19 @@ def solve(
     fixed = jax.lax.stop_gradient
     weight = mask.astype(dtype)
     count = weight.sum()
-    middle = fixed((weight[:, None] * jnp.where(mask[:, None], points, 0.0)).sum(0) / jnp.maximum(count, 1.0))
+    points = jnp.where(mask[:, None], points, 0.0)
+    noise, relative = jnp.asarray(noise, dtype), None
+    if noise.ndim:
+        each = jnp.where(mask, noise, 1.0)
+        noise = jnp.sqrt(jnp.sum(weight * each**2) / jnp.maximum(count, 1.0) + jnp.where(count > 0, 0.0, 1.0))
+        relative = each / noise
+    middle = fixed((weight[:, None] * points).sum(0) / jnp.maximum(count, 1.0))
     if prior is not None:
         middle = fixed(prior.ellipse.centre)
-    local = jnp.where(mask[:, None], points - middle, 1.0)
+    local = jnp.where(mask[:, None], points - middle[None], 1.0)
     size = jnp.sqrt(fixed(jnp.sum(weight[:, None] * local**2)) / jnp.maximum(count, 1.0)) + 1e-3
     if prior is not None:
         size = fixed(jnp.max(prior.ellipse.semi_axes))
-    noise = jnp.asarray(noise, dtype)
     shift = jnp.zeros(p, dtype).at[:d].set(middle)
 
     if prior is None:
@@ -253,7 +260,7 @@ def solve(
     else:
         mean = (parameters(prior.ellipse) - shift) / size
         precision = inverse(prior.covariance / size**2, unroll)
-    problem = Problem(local / size, weight, mean, precision, noise / size)
+    problem = Problem(local / size, weight, mean, precision, noise / size, relative)
     if init is None and prior is None:
         start = parameters(moments(problem.points, mask))
     else:
@@ -261,34 +268,40 @@ def solve(
     if bounds is None:
         limits = (0.5 / size, jnp.asarray(50.0, dtype), jnp.full(d, -jnp.inf, dtype), jnp.full(d, jnp.inf, dtype))
     else:
-        corners = (bounds.centre - middle) / size
+        corners = (bounds.centre - middle[None]) / size
         limits = (bounds.semi_axes[0] / size, bounds.semi_axes[1] / size, corners[0], corners[1])
     theta, cost, left = minimise(*fixed((problem, start, limits)), loss, iterations, unroll)
     theta = _attach(theta, problem, loss)
-    data, _, _, variance = summary(theta, problem.points, weight, loss, problem.noise)
+    data, _, _, variance = summary(theta, problem, loss)
     information = data / variance + precision
     # directions of which nothing is known are given the error of 1,000 sizes, or what rounding lets one tell
     floor = 1e-6 + 8.0 * jnp.finfo(dtype).eps * jnp.trace(information)
     covariance = inverse(information + floor * jnp.eye(p, dtype=dtype), unroll)
     least = p if prior is None else 1
-    code = jnp.where(left > 0.1 * variance, Code.NOT_CONVERGED, Code.OK)
-    result = EllipseFit(from_parameters(theta), code, jnp.sqrt(variance), covariance, cost / problem.noise**2)
-    return conclude(result, theta, count < least, limits, size, shift)
+    outcome = jnp.where(left > 0.1 * variance, int(Outcome.NOT_CONVERGED), int(Outcome.OK))
+    result = EllipseFit(from_parameters(theta), outcome, jnp.sqrt(variance), covariance, cost / problem.noise**2)
+    return conclude(result, theta, count, least, limits, size, shift)
 
 
-def conclude(local: EllipseFit, theta: Array, too_few: Array, limits: tuple, size: Array, shift: Array) -> EllipseFit:
-    """A fit in voxels from one in units of `size`, with the code of what is worst about it."""
+def conclude(
+    local: EllipseFit, theta: Array, count: Array, least: int, limits: tuple, size: Array, shift: Array
+) -> EllipseFit:
+    """A fit in voxels from one in units of `size`, with the outcome that is worst about it."""
     axes = local.ellipse.semi_axes
     spread = errors(local).semi_axes
-    code = jnp.select(
+    outcome = jnp.select(
         [
-            too_few,
+            count == 0,
+            count < least,
             ~(jnp.isfinite(theta).all() & jnp.isfinite(local.covariance).all()),
             axes.min() <= jnp.maximum(1.001 * limits[0], 3.0 * local.sigma),
             (axes.max() >= 0.999 * limits[1]) | (spread > 0.5 * axes).any(),
         ],
-        [Code.TOO_FEW_POINTS, Code.NOT_FINITE, Code.TOO_SMALL, Code.UNDETERMINED],
-        local.code,
+        [
+            jnp.asarray(int(o))
+            for o in (Outcome.EMPTY, Outcome.TOO_FEW, Outcome.NOT_FINITE, Outcome.TOO_SMALL, Outcome.UNDETERMINED)
+        ],
+        local.outcome,
     )
     ellipse = from_parameters(theta * size + shift)
-    return EllipseFit(ellipse, code, local.sigma * size, local.covariance * size**2, local.cost)
+    return EllipseFit(ellipse, outcome.astype(jnp.int32), local.sigma * size, local.covariance * size**2, local.cost)

@@ -214,7 +214,7 @@ def boundary(ellipse: Ellipse, n: int) -> Float[Array, "n 2"]:
     """
     t = jnp.arange(n, dtype=ellipse.centre.dtype) * (2.0 * jnp.pi / n)
     unit = jnp.stack([jnp.cos(t), jnp.sin(t)], 1)
-    return ellipse.centre + (unit * ellipse.semi_axes) @ ellipse.rotation
+    return ellipse.centre[None] + (unit * ellipse.semi_axes[None]) @ ellipse.rotation
 
 
 @compiled
@@ -230,11 +230,11 @@ def area(ellipse: Quadric) -> Float[Array, ""]:
         return jnp.pi * jnp.prod(axes)
     # abc |u / a| over the directions u of a sphere
     height, weight = (jnp.asarray(a, axes.dtype) for a in np.polynomial.legendre.leggauss(64))
-    turn = (jnp.arange(64, dtype=axes.dtype) + 0.5) * (2.0 * jnp.pi / 64)
+    turn = (jnp.arange(64, dtype=axes.dtype) + 0.5)[None] * (2.0 * jnp.pi / 64)
     across = jnp.sqrt(1.0 - height**2)[:, None]
     least_first = jnp.sort(axes)  # the polar axis is the longest: the integrand is then smoothest
     unit = jnp.stack([across * jnp.cos(turn), across * jnp.sin(turn), jnp.broadcast_to(height[:, None], (64, 64))], -1)
-    density = jnp.sqrt(jnp.sum((unit / least_first) ** 2, -1))
+    density = jnp.sqrt(jnp.sum((unit / least_first[None, None]) ** 2, -1))
     return jnp.prod(axes) * jnp.sum(weight[:, None] * density) * (2.0 * jnp.pi / 64)
 
 
@@ -269,7 +269,7 @@ def raster(ellipse: Quadric, shape: tuple[int, ...], thickness: float | None = N
     """
     grid = jnp.stack(jnp.meshgrid(*map(jnp.arange, shape), indexing="ij"), -1).astype(ellipse.centre.dtype)
     if thickness is None:
-        mapped = (grid - ellipse.centre) @ (ellipse.rotation / ellipse.semi_axes[:, None]).T
+        mapped = (grid - ellipse.centre.reshape((1,) * len(shape) + (-1,))) @ (ellipse.rotation / ellipse.semi_axes[:, None]).T
         return jnp.sum(mapped**2, -1) <= 1.0
     away = jax.vmap(lambda p: distance(ellipse, p))(grid.reshape(-1, len(shape)))
     return (jnp.abs(away) <= 0.5 * thickness).reshape(shape)

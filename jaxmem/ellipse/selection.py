@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxmem.ellipse.fitting import Code, EllipseFit
+from jaxmem.ellipse.fitting import EllipseFit
 from jaxmem.ellipse.geometry import distance, from_parameters, parameters
 from jaxmem.numerics import compiled
-from jaxmem.types import Scalar
+from jaxmem.types import Outcome, Scalar
 
 
 @compiled
@@ -46,16 +46,17 @@ def select(
 
     def one_slice(fits, points, owner, probability):
         away, error = jax.vmap(lambda fit: jax.vmap(lambda point: asked(fit, point))(points))(fits)
-        failed = (fits.code == Code.NOT_FINITE) | (fits.code == Code.TOO_SMALL) | (fits.code == Code.UNDETERMINED)
+        bad = (Outcome.NOT_FINITE, Outcome.TOO_SMALL, Outcome.UNDETERMINED)
+        failed = jnp.stack([fits.outcome == int(o) for o in bad]).any(0)
         decides = (~failed & (fits.sigma <= tolerance))[:, None]
         reach = jnp.maximum(tolerance, 3.0 * fits.sigma)[:, None] + 2.0 * error
-        own = jnp.arange(1, len(away) + 1)[:, None] == owner
+        own = jnp.arange(1, len(away) + 1)[:, None] == owner[None]
         spurious = (own & decides & ~(away <= reach)).any(0)
         kept = jnp.where(spurious, 0, owner)
         open_to = decides & (away <= tolerance) & (error <= 0.5 * tolerance) & ~own
         nearest = jnp.argmin(jnp.where(open_to, away, jnp.inf), 0)
         back = (kept == 0) & open_to.any(0) & (probability >= least_probability)
-        return jnp.where(back, nearest + 1, kept)
+        return jnp.where(back, (nearest + 1).astype(owner.dtype), kept)
 
     by_slice = jax.tree.map(lambda a: jnp.swapaxes(a, 0, 1), fits)
     return jax.vmap(one_slice)(by_slice, points, owner, probability)

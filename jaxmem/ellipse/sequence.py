@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxmem.ellipse.descent import summary
-from jaxmem.ellipse.fitting import Code, EllipseFit, Prior, conclude, moments, near, solve
+from jaxmem.ellipse.descent import Problem, summary
+from jaxmem.ellipse.fitting import EllipseFit, Prior, conclude, isotropic_prior, moments, solve
 from jaxmem.ellipse.geometry import from_parameters, parameters
 from jaxmem.numerics import compiled
-from jaxmem.types import Scalar
+from jaxmem.types import Outcome, Scalar
 
 _DIRECTIONS = 32  # at so many normals nested ellipses are kept apart
 
@@ -16,7 +16,7 @@ _DIRECTIONS = 32  # at so many normals nested ellipses are kept apart
 @compiled(static=("loss", "iterations", "rounds"))
 def fit_sequence(
     points: Float[Array, "slices n 2"],
-    mask: Bool[Array, "slices n"],
+    mask: Bool[Array, "slices n"] | None = None,
     *,
     change: Scalar = 0.02,
     noise: Scalar = 1.0,
@@ -38,12 +38,13 @@ def fit_sequence(
 
     Returns:
         An `EllipseFit` with a leading axis over slices. A slice without points of its own has an ellipse with an
-        error bar, and the code TOO_FEW_POINTS. After the smoother covariances are those for `noise` as it was given, not, as in
+        error bar, and the outcome EMPTY. After the smoother covariances are those for `noise` as it was given, not, as in
         `fit`, for the points' own scatter.
 
     Raises:
         ValueError: if the shapes do not fit.
     """
+    mask = jnp.ones(points.shape[:-1], bool) if mask is None else mask
     fits = fit_nested(
         points[None], mask[None], change=change, noise=noise, loss=loss, iterations=iterations, rounds=rounds
     )
@@ -53,7 +54,7 @@ def fit_sequence(
 @compiled(static=("loss", "iterations", "rounds"))
 def fit_nested(
     points: Float[Array, "membranes slices n 2"],
-    mask: Bool[Array, "membranes slices n"],
+    mask: Bool[Array, "membranes slices n"] | None = None,
     *,
     gap: Scalar = 2.0,
     change: Scalar = 0.02,
@@ -78,6 +79,7 @@ def fit_nested(
     Raises:
         ValueError: if the shapes do not fit.
     """
+    mask = jnp.ones(points.shape[:-1], bool) if mask is None else mask
     if points.ndim < 3 or points.shape[-1] != 2 or mask.shape != points.shape[:-1]:
         raise ValueError(
             f"expected points (..., slices, n, 2) and mask (..., slices, n), got {points.shape} and {mask.shape}"
@@ -95,11 +97,11 @@ def _outwards(points, mask, change, noise, loss, iterations) -> EllipseFit:
     slices = len(points)
     seed = jnp.argmax(jax.vmap(_support)(points, mask))
     start = moments(points[seed], mask[seed])
-    vague = near(start, 10.0 * start.semi_axes[0], 10.0 * start.semi_axes[0]).covariance
+    vague = isotropic_prior(start, 10.0 * start.semi_axes[0], 10.0 * start.semi_axes[0]).covariance
 
     def advance(last, covariance, rows, first):
         size = jnp.where(first, 0.0, change * last.semi_axes.mean())
-        widened = covariance + near(last, size, size).covariance
+        widened = covariance + isotropic_prior(last, size, size).covariance
         result = solve(rows[0], rows[1], None, Prior(last, widened), None, loss, noise, iterations, unroll=False)
         ellipse, covariance = jax.tree.map(
             lambda new, old: jnp.where(result.success, new, old),
@@ -125,9 +127,9 @@ def _support(points, mask):
     """How many of 24 sectors around their middle points lie in; where that is equal, more points are better."""
     weight = mask.astype(points.dtype)
     centre = weight @ jnp.where(mask[:, None], points, 0.0) / jnp.maximum(weight.sum(), 1.0)
-    offset = points - centre
+    offset = points - centre[None]
     sector = jnp.floor((jnp.arctan2(offset[:, 1], offset[:, 0]) / (2.0 * jnp.pi) + 0.5) * 24).astype(int)
-    seen = jnp.zeros(25).at[jnp.where(mask, sector, 24)].max(1.0)[:24].sum()
+    seen = jnp.zeros(25, points.dtype).at[jnp.where(mask, sector, 24)].max(1.0)[:24].sum()
     return seen + weight.sum() / (len(mask) + 1)
 
 
@@ -140,17 +142,20 @@ def _smooth(points, mask, start: EllipseFit, gap, change, noise, loss, rounds) -
     middle, size = outer.centre, outer.semi_axes[0]
     shift = jnp.zeros(5, dtype).at[:2].set(middle)
     weight = mask.astype(dtype).swapaxes(0, 1)
-    local = jnp.where(mask[..., None], (points - middle) / size, 1.0).swapaxes(0, 1)
+    local = jnp.where(mask[..., None], (points - middle[None, None, None]) / size, 1.0).swapaxes(0, 1)
     theta = jax.vmap(jax.vmap(lambda e: (parameters(e) - shift) / size))(start.ellipse).swapaxes(0, 1)
     noise, gap = noise / size, gap / size
     # precision of the change between slices; entries off the diagonal of A have half the variance of those on it
     radius = start.ellipse.semi_axes[:, best].mean(-1) / size
-    steady = (jnp.array([1.0, 1.0, 1.0, 2.0, 1.0], dtype) / (change * radius[:, None]) ** 2).reshape(-1)
+    steady = (jnp.array([[1.0, 1.0, 1.0, 2.0, 1.0]], dtype) / (change * radius[:, None]) ** 2).reshape(-1)
     width = members * 5
     identity = jnp.eye(width, dtype=dtype)
 
+    def of_one(theta, points, weight):
+        return summary(theta, Problem(points, weight, theta, jnp.zeros((5, 5), dtype), noise), loss)
+
     def slice_equations(theta, rows, weight):
-        matrix, gradient, cost, variance = jax.vmap(lambda t, p, w: summary(t, p, w, loss, noise))(theta, rows, weight)
+        matrix, gradient, cost, variance = jax.vmap(of_one)(theta, rows, weight)
         wall, push, price = _walls(theta, gap, 0.25 * noise)
         matrix = jax.scipy.linalg.block_diag(*matrix) / noise**2 + wall
         return matrix, gradient.reshape(-1) / noise**2 + push, jnp.sum(cost) / noise**2 + price, variance
@@ -158,12 +163,12 @@ def _smooth(points, mask, start: EllipseFit, gap, change, noise, loss, rounds) -
     def evaluate(theta):
         matrix, gradient, cost, variance = jax.vmap(slice_equations)(theta, local, weight)
         moves = jnp.diff(theta.reshape(slices, width), axis=0)
-        return matrix, gradient, jnp.sum(cost) + jnp.sum(steady * moves**2), variance
+        return matrix, gradient, jnp.sum(cost) + jnp.sum(steady[None] * moves**2), variance
 
     def step(_, state):
         theta, damping, equations = state
         matrix, gradient, cost, _ = equations
-        lifted = matrix + (damping * matrix + 1e-4) * identity
+        lifted = matrix + (damping * matrix + 1e-4) * identity[None]
         target = jnp.einsum("sij,sj->si", lifted, theta.reshape(slices, width)) - gradient
         trial = jnp.where(jnp.isinf(cost), theta, _smoothed(lifted, target, steady)[0].reshape(theta.shape))
         there = evaluate(trial)
@@ -178,13 +183,13 @@ def _smooth(points, mask, start: EllipseFit, gap, change, noise, loss, rounds) -
     unknown = (*nothing, jnp.asarray(jnp.inf, dtype), jnp.ones((slices, members), dtype))
     initial = (theta, jnp.zeros((), dtype), unknown)
     theta, _, (matrix, _, cost, variance) = jax.lax.fori_loop(0, rounds + 1, step, initial)
-    _, covariance = _smoothed(matrix + 1e-6 * identity, jnp.zeros((slices, width), dtype), steady)
+    _, covariance = _smoothed(matrix + 1e-6 * identity[None], jnp.zeros((slices, width), dtype), steady)
     covariance = jnp.stack([covariance[:, i : i + 5, i : i + 5] for i in range(0, width, 5)], 1)
     limits = (0.5 / size, 50.0)
 
     def finish(theta, count, covariance, variance):
-        result = EllipseFit(from_parameters(theta), jnp.asarray(Code.OK), jnp.sqrt(variance), covariance, cost)
-        return conclude(result, theta, count < 1, limits, size, shift)
+        result = EllipseFit(from_parameters(theta), jnp.asarray(int(Outcome.OK)), jnp.sqrt(variance), covariance, cost)
+        return conclude(result, theta, count, 1, limits, size, shift)
 
     fits = jax.vmap(jax.vmap(finish))(theta, weight.sum(-1), covariance, variance)
     return jax.tree.map(lambda a: a.swapaxes(0, 1), fits)

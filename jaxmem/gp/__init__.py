@@ -6,10 +6,12 @@ from jaxmem.gp.expansion import derivatives as derivatives
 from jaxmem.gp.expansion import derivatives_of as derivatives_of
 from jaxmem.gp.expansion import gradient as gradient
 from jaxmem.gp.expansion import hessian as hessian
+from jaxmem.gp.expansion import map_points as map_points
+from jaxmem.gp.expansion import mean as evaluate
 from jaxmem.gp.expansion import mean as mean
 from jaxmem.gp.expansion import means as means
-from jaxmem.gp.expansion import over as over
 from jaxmem.gp.expansion import slopes as slopes
+from jaxmem.gp.expansion import with_weights as with_weights
 from jaxmem.gp.kernels import Cubic as Cubic
 from jaxmem.gp.kernels import Kernel as Kernel
 from jaxmem.gp.kernels import Matern32 as Matern32
@@ -20,11 +22,8 @@ from jaxmem.gp.kernels import valid_radius as valid_radius
 from jaxmem.gp.likelihood import Learnt as Learnt
 from jaxmem.gp.likelihood import learn as learn
 from jaxmem.gp.likelihood import leave_one_out as leave_one_out
-from jaxmem.gp.likelihood import log_likelihood as log_likelihood
-from jaxmem.gp.posterior import Code as Code
 from jaxmem.gp.posterior import Conditioned as Conditioned
 from jaxmem.gp.posterior import Posterior as Posterior
-from jaxmem.gp.posterior import drawn as drawn
 from jaxmem.gp.posterior import fit as fit
 from jaxmem.gp.posterior import gram as gram
 from jaxmem.gp.posterior import level_set_density as level_set_density
@@ -34,5 +33,6 @@ from jaxmem.gp.sparse import SparsePosterior as SparsePosterior
 from jaxmem.gp.sparse import fit_sparse as fit_sparse
 from jaxmem.gp.sparse import inducing as inducing
 from jaxmem.gp.trend import Ellipsoid as Ellipsoid
+from jaxmem.gp.trend import Prior as Prior
 from jaxmem.gp.trend import Trend as Trend
 from jaxmem.gp.trend import Zero as Zero

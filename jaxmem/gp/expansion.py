@@ -22,14 +22,14 @@ class Expansion(eqx.Module):
     Attributes:
         kernel: covariance function.
         trend: prior mean m.
-        x: (n, d) points, voxels; padded rows have weight 0.
-        features: (n, p) the trend's basis functions at `x`.
+        points: (n, d) voxels; padded rows have weight 0.
+        features: (n, p) the trend's basis functions at `points`.
         weights: (n,) coefficients.
     """
 
     kernel: Kernel
     trend: Trend
-    x: Float[Array, "n d"]
+    points: Float[Array, "n d"]
     features: Float[Array, "n p"]
     weights: Float[Array, " n"]
 
@@ -38,8 +38,8 @@ class Expansion(eqx.Module):
         return self.trend.moved(self.weights @ self.features, point)
 
     def covariances(self, point: Float[Array, " d"]) -> Float[Array, " n"]:
-        """Prior covariances of the function at one point with that at `x`."""
-        return jax.vmap(lambda b: self.kernel(point, b))(self.x) + self.features @ self.trend.features(point)
+        """Prior covariances of the function at one point with those at `points`."""
+        return jax.vmap(lambda b: self.kernel(point, b))(self.points) + self.features @ self.trend.features(point)
 
 
 class Derivatives(NamedTuple):
@@ -53,7 +53,7 @@ class Derivatives(NamedTuple):
 @compiled
 def mean(function: Expansion, point: Float[Array, " d"]) -> Float[Array, ""]:
     """Value of the function at one point; of a posterior, its mean (paper, equation 3)."""
-    terms = jax.vmap(lambda b: function.kernel(point, b))(function.x)
+    terms = jax.vmap(lambda b: function.kernel(point, b))(function.points)
     return function.smooth(point) + jnp.dot(terms, function.weights)
 
 
@@ -65,7 +65,7 @@ def derivatives(function: Expansion, point: Float[Array, " d"]) -> Derivatives:
     w_j p''(s_j) over the data: matrix products, many times faster than differentiating the sum twice. Reverse-mode
     derivatives of `mean` agree (tested).
     """
-    kernel, x = function.kernel, function.x
+    kernel, x = function.kernel, function.points
     scale = 1.0 / kernel.R**2
     square = jax.vmap(lambda b: squared_distance(point, b, kernel.R))(x)
     first, second = jax.grad(kernel.profile), jax.grad(jax.grad(kernel.profile))
@@ -96,23 +96,23 @@ def derivatives_of(function: Expansion, weights: Float[Array, "draws n"], point:
     Returns:
         Values (draws,), gradients (draws, d) and second derivatives (draws, d, d); of a signed distance, voxels, 1 and 1/voxel.
     """
-    kernel, x = function.kernel, function.x
+    kernel, x = function.kernel, function.points
     n, d = x.shape
     scale = 1.0 / kernel.R**2
     square = jax.vmap(lambda b: squared_distance(point, b, kernel.R))(x)
-    step = point - x
+    step = point[None] - x
     c0 = jax.vmap(kernel.profile)(square)
     c1 = jax.vmap(jax.grad(kernel.profile))(square) * (2.0 * scale)
     c2 = jax.vmap(jax.grad(jax.grad(kernel.profile)))(square) * (4.0 * scale**2)
     outer = (c2[:, None, None] * step[:, :, None] * step[:, None, :]).reshape(n, d * d)
     moments = kernel.variance * weights @ jnp.concatenate([c0[:, None], c1[:, None], c1[:, None] * step, outer], 1)
     value, total, slope, bend = jnp.split(moments, [1, 2, 2 + d], -1)
-    bend = bend.reshape(*bend.shape[:-1], d, d) + total[..., None] * jnp.eye(d, dtype=x.dtype)
+    bend = bend.reshape(*bend.shape[:-1], d, d) + total[..., None] * jnp.eye(d, dtype=x.dtype)[None]
 
     coefficients, trend = weights @ function.features, function.trend
     parts = trend.value(point), jax.grad(trend.value)(point), jax.hessian(trend.value)(point)
     bases = trend.features(point), jax.jacfwd(trend.features)(point), jax.jacfwd(jax.jacfwd(trend.features))(point)
-    moved = [part + jnp.tensordot(coefficients, basis, 1) for part, basis in zip(parts, bases)]
+    moved = [part[None] + jnp.tensordot(coefficients, basis, 1) for part, basis in zip(parts, bases)]
     return Derivatives(value[..., 0] + moved[0], slope + moved[1], bend + moved[2])
 
 
@@ -128,14 +128,14 @@ def hessian(function: Expansion, point: Float[Array, " d"]) -> Float[Array, "d d
     return derivatives(function, point).hessian
 
 
-def over(one: Callable[[Any, Float[Array, " d"]], Any], function: Expansion, points: Float[Array, "m d"]) -> Any:
+def map_points(one: Callable[[Any, Float[Array, " d"]], Any], function: Expansion, points: Float[Array, "m d"]) -> Any:
     """`one(function, point)` at many points, in tiles: memory does not grow with points times data.
 
     Example:
         >>> from jaxmem import gp
         >>> k = gp.Cubic(jnp.array(1.0), jnp.array(9.0))
-        >>> f = gp.fit(k, jnp.ones((2, 3)), jnp.ones(2), jnp.ones(2))
-        >>> gp.over(gp.gradient, f, jnp.zeros((5, 3))).shape
+        >>> f = gp.fit(jnp.ones((2, 3)), jnp.ones(2), noise=1.0, prior=k)
+        >>> gp.map_points(gp.gradient, f, jnp.zeros((5, 3))).shape
         (5, 3)
     """
     return jax.lax.map(functools.partial(one, function), points, batch_size=_BLOCK)
@@ -153,7 +153,7 @@ class _Single(NamedTuple):
 
 
 def _single(function: Expansion) -> _Single:
-    x, weights = function.x, function.kernel.variance * function.weights
+    x, weights = function.points, function.kernel.variance * function.weights
     kernel, *half = jax.tree.map(lambda a: a.astype(jnp.float32), (function.kernel, x, weights))
     return _Single(kernel, half[0], half[1], weights.sum(), weights @ x, weights @ jnp.sum(x**2, 1))
 
@@ -167,7 +167,7 @@ def _polynomial(kernel: Kernel, sums: _Single, points: Float[Array, "m d"]) -> F
 
 @compiled
 def means(function: Expansion, points: Float[Array, "m d"]) -> Float[Array, " m"]:
-    """The function at many points, in tiles, several times faster than `over(mean, ...)`.
+    """The function at many points, in tiles, several times faster than `map_points(mean, ...)`.
 
     The terms' polynomial part is summed exactly, as moments of the weights; the rest is evaluated in single precision,
     whatever the dtype. The result keeps the inputs' dtype. Against double precision all through this costs thousandths of a
@@ -206,5 +206,10 @@ def slopes(function: Expansion, points: Float[Array, "m d"]) -> tuple[Float[Arra
     trend, slope = jax.vmap(jax.value_and_grad(function.smooth))(points)
     return (
         _polynomial(function.kernel, sums, points) + trend + values.astype(points.dtype),
-        linear * (points * sums.total - sums.pull) + slope + gradients.astype(points.dtype),
+        linear * (points * sums.total - sums.pull[None]) + slope + gradients.astype(points.dtype),
     )
+
+
+def with_weights(function: Expansion, weights: Float[Array, " n"]) -> Expansion:
+    """The function with other weights: one of those that `sample` drew, for instance."""
+    return eqx.tree_at(lambda f: f.weights, function, weights)

@@ -1,49 +1,62 @@
 """Exact posterior of a Gaussian process: mean, variance, derivatives, samples (paper, equations 3-5, mended).
 
 `fit` solves once; `mean`, `variance`, `gradient`, `hessian` take the result and **one** point, and are mapped over tiles of
-points (`over`), so that no matrix of all points against all data is ever held.
+points (`map_points`), so that no matrix of all points against all data is ever held.
 """
 
 import abc
-import enum
+import math
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxmem.gp.expansion import Expansion
 from jaxmem.gp.kernels import Kernel
-from jaxmem.gp.trend import Trend, Zero
-from jaxmem.numerics import compiled, jitter
+from jaxmem.gp.trend import Prior, Trend, as_prior
+from jaxmem.numerics import cleaned, compiled, jitter
+from jaxmem.types import Outcome, Scalar
 
-
-class Code(enum.IntEnum):
-    """What became of a fit."""
-
-    OK = 0
-    FAILED = 1  # no finite solution: NaN among the inputs, or K + noise is not positive definite
-    RADIUS = 2  # R is smaller than the largest distance between points: not a covariance there
-    EMPTY = 3  # the mask leaves no points
+LOG_TWO_PI = math.log(2.0 * math.pi)
 
 
 class Conditioned(Expansion):
     """A process that has seen data: its mean is an expansion, and it knows how much variance the data have removed.
 
+    It is the result of a fit, and what `evaluate` takes: `params` is the posterior itself.
+
     Attributes:
-        code: what became of the fit, a `Code`.
+        outcome: an `Outcome`.
+        log_likelihood: logarithm of the marginal likelihood of the values (Rasmussen & Williams 2006, equation 2.30); of a sparse
+            posterior the lower bound of Titsias (2009, equation 9).
     """
 
-    code: Int[Array, ""]
+    outcome: Int[Array, ""]
+    log_likelihood: Float[Array, ""]
 
     @property
     def success(self) -> Bool[Array, ""]:
-        """Whether `code` is OK; if not, the reason is there, and numbers may be NaN."""
-        return jnp.equal(self.code, Code.OK)
+        """Whether `outcome` is OK; if not, the reason is there, and numbers may be NaN."""
+        return jnp.equal(self.outcome, Outcome.OK)
+
+    @property
+    def params(self) -> "Conditioned":
+        """What `evaluate` takes: the posterior itself."""
+        return self
+
+    @property
+    def info(self) -> dict[str, Array]:
+        """What there is to know about the fit besides its result: the logarithm of the marginal likelihood."""
+        return {"log_likelihood": self.log_likelihood}
+
+    @property
+    def prior(self) -> Prior:
+        """The kernel and the trend."""
+        return Prior(self.kernel, self.trend)
 
     @abc.abstractmethod
     def whiten(self, cross: Float[Array, " n"]) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
-        """Vectors a, b for prior covariances `cross` with `self.x`: the data remove a.a' - b.b' from a covariance."""
+        """Vectors a, b for prior covariances `cross` with `self.points`: the data remove a.a' - b.b' from a covariance."""
 
     @abc.abstractmethod
     def pull_back(self, a: Float[Array, " n"], b: Float[Array, " n"]) -> Float[Array, " n"]:
@@ -81,75 +94,102 @@ def trend_at(trend: Trend, x: Float[Array, "n d"]) -> tuple[Float[Array, " n"], 
     return jax.vmap(trend.value)(x), jax.vmap(trend.features)(x)
 
 
-def outcome(kernel: Kernel, x: Array, mask: Array, solution: Array) -> Int[Array, ""]:
-    """The `Code` of a fit on `x` with a mask, given its solution; the distance of two far points bounds R from below."""
-    middle = jnp.sum(jnp.where(mask[:, None], x, 0.0), 0) / jnp.maximum(mask.sum(), 1)
+def check_rows(name: str, points: Array, values: Array, noise: Scalar) -> Array:
+    """The noise of each row, after the shapes have been looked at.
+
+    Raises:
+        ValueError: at trace, if shapes disagree, or there are no rows.
+    """
+    n = points.shape[0]
+    noise = jnp.asarray(noise, points.dtype)
+    if points.ndim != 2 or n == 0 or values.shape != (n,) or noise.shape not in ((), (n,)):
+        raise ValueError(
+            f"{name}: expected points (n, d) with n > 0, values (n,) and noise (n,) or one number; "
+            f"got {points.shape}, {values.shape} and {noise.shape}"
+        )
+    return jnp.broadcast_to(noise, (n,))
+
+
+def outcome_of(kernel: Kernel, points: Array, mask: Array, solution: Array) -> Int[Array, ""]:
+    """The `Outcome` of a fit with a mask, given its solution; the distance of two far points bounds R from below."""
+    middle = jnp.sum(jnp.where(mask[:, None], points, 0.0), 0) / jnp.maximum(mask.sum(), 1).astype(points.dtype)
 
     def far(point):
-        square = jnp.where(mask, jnp.sum((x - point) ** 2, -1), -1.0)
-        return x[jnp.argmax(square)], square.max()
+        square = jnp.where(mask, jnp.sum((points - point[None]) ** 2, -1), -1.0)
+        return points[jnp.argmax(square)], square.max()
 
     start = far(middle)[0]
     small = far(start)[1] > kernel.reach**2
-    code = jnp.where(jnp.all(jnp.isfinite(solution)), Code.OK, Code.FAILED)
-    code = jnp.where(small, Code.RADIUS, code)
-    return jnp.where(mask.any(), code, Code.EMPTY).astype(jnp.int32)
+    outcome = jnp.where(jnp.all(jnp.isfinite(solution)), int(Outcome.OK), int(Outcome.NOT_FINITE))
+    outcome = jnp.where(small, int(Outcome.RADIUS), outcome)
+    return jnp.where(mask.any(), outcome, int(Outcome.EMPTY)).astype(jnp.int32)
 
 
 @compiled
 def fit(
-    kernel: Kernel,
-    x: Float[Array, "n d"],
-    y: Float[Array, " n"],
-    noise: Float[Array, " n"],
+    points: Float[Array, "n d"],
+    values: Float[Array, " n"],
     mask: Bool[Array, " n"] | None = None,
-    trend: Trend | None = None,
+    *,
+    noise: Scalar | Float[Array, " n"],
+    prior: Kernel | Prior,
 ) -> Posterior:
     """Condition the process on values with independent errors.
 
     Arguments:
-        kernel: prior covariance; its R must satisfy `valid_radius` for all points used.
-        x: data points, voxels.
-        y: values: 0 on the surface, signed distances in voxels at anchors (negative inside).
-        noise: standard deviation of each value, voxels.
-        mask: rows that count; all when None.
-        trend: prior mean; zero when None.
+        points: data points, voxels.
+        values: 0 on the surface, signed distances in voxels at anchors (negative inside).
+        mask: rows that count; all when None. The others may hold anything, NaN included.
+        noise: standard deviation of each value, or of all, voxels.
+        prior: kernel, or kernel and trend; the kernel's R must satisfy `valid_radius` for all points used.
 
     Returns:
-        The posterior. Nothing is raised inside jit: its `code` says what went wrong, if anything did.
+        The posterior. Nothing is raised inside jit: its `outcome` says what went wrong, if anything did. Differentiable in points,
+        values, noise and prior.
 
     Raises:
         ValueError: if shapes disagree, or there are no rows.
 
     Source: paper, equations (3) and (4).
+
+    Example:
+        >>> from jaxmem.gp import ThinPlate, evaluate
+        >>> two = fit(jnp.array([[0.0, 0.0], [4.0, 0.0]]), jnp.array([-1.0, 1.0]), noise=0.1, prior=ThinPlate(jnp.array(9.0), jnp.array(9.0)))
+        >>> bool(abs(evaluate(two, jnp.array([2.0, 0.0]))) < 0.01)
+        True
     """
-    n = x.shape[0]
-    if n == 0 or y.shape != (n,) or noise.shape != (n,):
-        raise ValueError(f"gp.fit: expected n > 0 points, values and noise; got {x.shape}, {y.shape}, {noise.shape}")
-    mask = jnp.ones(n, bool) if mask is None else mask
-    x = jnp.where(mask[:, None], x, x[jnp.argmax(mask)])  # padding may hold anything
-    diagonal = jnp.where(mask, noise**2 + jitter(x.dtype) * kernel.variance, 1.0)
-    trend = Zero() if trend is None else trend
-    expected, features = trend_at(trend, x)
-    prior = jnp.where(mask[:, None] & mask[None, :], gram(kernel, x, x) + features @ features.T, 0.0)
-    factor = jnp.linalg.cholesky(prior + jnp.diag(diagonal))
-    solved = jax.scipy.linalg.cho_solve((factor, True), jnp.where(mask, y - expected, 0.0))
-    weights = jnp.where(mask, solved, 0.0)
-    return Posterior(kernel, trend, x, features, weights, outcome(kernel, x, mask, weights), mask, factor)
+    noise = check_rows("gp.fit", points, values, noise)
+    mask = jnp.ones(len(points), bool) if mask is None else mask
+    kernel, trend = as_prior(prior).kernel, as_prior(prior).trend
+    points = cleaned(points, mask)
+    diagonal = jnp.where(mask, jnp.where(mask, noise, 1.0) ** 2 + jitter(points.dtype) * kernel.variance, 1.0)
+    expected, features = trend_at(trend, points)
+    covariance = jnp.where(mask[:, None] & mask[None, :], gram(kernel, points, points) + features @ features.T, 0.0)
+    factor = jnp.linalg.cholesky(covariance + jnp.diag(diagonal))
+    residual = jnp.where(mask, jnp.where(mask, values, 0.0) - expected, 0.0)
+    weights = jnp.where(mask, jax.scipy.linalg.cho_solve((factor, True), residual), 0.0)
+    log_likelihood = -0.5 * (residual @ weights + mask.sum().astype(points.dtype) * LOG_TWO_PI)
+    log_likelihood = log_likelihood - jnp.sum(jnp.log(jnp.diagonal(factor)))
+    outcome = outcome_of(kernel, points, mask, weights)
+    return Posterior(kernel, trend, points, features, weights, outcome, log_likelihood, mask, factor)
 
 
 @compiled
 def variance(posterior: Conditioned, point: Float[Array, " d"]) -> Float[Array, ""]:
-    """Posterior variance at one point (paper, equation 4: K22 - K21 K11^-1 K12), never negative.
+    """Posterior variance at one point (paper, equation 4: K22 - K21 K11^-1 K12).
+
+    It is a difference: what rounding leaves of it is never below the prior's variance times the precision of the dtype, so that its
+    square root can be differentiated.
 
     Further than R from a data point the thin plate and the cubic kernel are no covariances any more (beyond 1.5 R they
     exceed k(0)); nothing is known there, and the prior's variance is returned.
     """
-    kernel, x = posterior.kernel, posterior.x
-    away = jnp.max(jnp.sum((x - point) ** 2, -1)) > kernel.reach**2
+    kernel = posterior.kernel
+    away = jnp.max(jnp.sum((posterior.points - point[None]) ** 2, -1)) > kernel.reach**2
     a, b = posterior.whiten(posterior.covariances(point))
     prior = kernel(point, point) + jnp.sum(posterior.trend.features(point) ** 2)
-    return jnp.where(away, prior, jnp.maximum(prior - jnp.sum(a**2) + jnp.sum(b**2), 0.0))
+    left = jnp.maximum(prior - jnp.sum(a**2) + jnp.sum(b**2), jnp.finfo(prior.dtype).eps * prior)
+    return jnp.where(away, prior, left)
 
 
 @compiled(static=("draws",))
@@ -169,12 +209,12 @@ def sample(
         draws: number of functions.
 
     Returns:
-        An expansion over `posterior.x` and `support` whose weights are those of the mean, and (draws, n + m) weights: the
-        samples. `drawn(expansion, weights[i])` is one of them.
+        An expansion over `posterior.points` and `support` whose weights are those of the mean, and (draws, n + m) weights: the
+        samples. `with_weights(expansion, weights[i])` is one of them.
 
     Source: conditional simulation (Chiles & Delfiner, Geostatistics, 2012, Section 7.3).
     """
-    kernel, x = posterior.kernel, posterior.x
+    kernel, x = posterior.kernel, posterior.points
     features = jax.vmap(posterior.trend.features)(support)
     a, b = jax.vmap(posterior.whiten)(gram(kernel, support, x) + features @ posterior.features.T)
     covariance = gram(kernel, support, support) + features @ features.T - a @ a.T + b @ b.T
@@ -184,15 +224,10 @@ def sample(
     normal = jax.random.normal(key, (len(support), draws), x.dtype)
     near = jax.scipy.linalg.solve_triangular(factor, normal, lower=True, trans=1).T
     far = -jax.vmap(posterior.pull_back)(near @ a, near @ b)
-    weights = jnp.concatenate([posterior.weights + far, near], 1)
+    weights = jnp.concatenate([posterior.weights[None] + far, near], 1)
     centre = jnp.concatenate([posterior.weights, jnp.zeros(len(support), x.dtype)])
     both = jnp.concatenate([x, support]), jnp.concatenate([posterior.features, features])
     return Expansion(kernel, posterior.trend, *both, centre), weights
-
-
-def drawn(expansion: Expansion, weights: Float[Array, " k"]) -> Expansion:
-    """One of the functions that `sample` drew."""
-    return eqx.tree_at(lambda e: e.weights, expansion, weights)
 
 
 def level_set_density(value: Float[Array, "*s"], sigma: Float[Array, "*s"]) -> Float[Array, "*s"]:
@@ -202,4 +237,4 @@ def level_set_density(value: Float[Array, "*s"], sigma: Float[Array, "*s"]) -> F
         >>> round(float(level_set_density(jnp.array(0.0), jnp.array(1.0))), 4)
         0.3989
     """
-    return jnp.exp(-0.5 * (value / sigma) ** 2) / (jnp.sqrt(2 * jnp.pi) * sigma)
+    return jnp.exp(-0.5 * (value / sigma) ** 2) / ((2.0 * jnp.pi) ** 0.5 * sigma)

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxmem.gp.kernels import Kernel
-from jaxmem.gp.posterior import Conditioned, gram, outcome, trend_at
-from jaxmem.gp.trend import Trend, Zero
-from jaxmem.numerics import compiled, inverse_lower, jitter
+from jaxmem.gp.posterior import LOG_TWO_PI, Conditioned, check_rows, gram, outcome_of, trend_at
+from jaxmem.gp.trend import Prior, as_prior
+from jaxmem.numerics import cleaned, compiled, inverse_lower, jitter
+from jaxmem.types import Scalar
 
 _CHUNK = 1024  # data points at a time, at most
 _BLOCK = 256  # rows of a triangular matrix at a time
@@ -17,35 +18,35 @@ class SparsePosterior(Conditioned):
     """A process conditioned on many values through a few inducing points.
 
     Attributes:
-        x: (m, d) inducing points, voxels.
-        prior: (m, m) lower factor L of their prior covariance.
+        points: (m, d) inducing points, voxels.
+        factor: (m, m) lower factor L of their prior covariance.
         gain: (m, m) lower factor of I + L^-1 Kzx noise^-2 Kxz L^-T: what the data add.
     """
 
-    prior: Float[Array, "m m"]
+    factor: Float[Array, "m m"]
     gain: Float[Array, "m m"]
 
     def whiten(self, cross):
-        a = jax.scipy.linalg.solve_triangular(self.prior, cross, lower=True)
+        a = jax.scipy.linalg.solve_triangular(self.factor, cross, lower=True)
         return a, jax.scipy.linalg.solve_triangular(self.gain, a, lower=True)
 
     def pull_back(self, a, b):
         inner = a - jax.scipy.linalg.solve_triangular(self.gain, b, lower=True, trans=1)
-        return jax.scipy.linalg.solve_triangular(self.prior, inner, lower=True, trans=1)
+        return jax.scipy.linalg.solve_triangular(self.factor, inner, lower=True, trans=1)
 
 
 @compiled(static=("m",))
-def inducing(x: Float[Array, "n d"], m: int, mask: Bool[Array, " n"] | None = None) -> Int[Array, " m"]:
+def inducing(points: Float[Array, "n d"], m: int, mask: Bool[Array, " n"] | None = None) -> Int[Array, " m"]:
     """Indices of m points, each the farthest from those chosen before (Gonzalez 1985): within a factor two of the best cover.
 
     Arguments:
-        x: points, voxels.
+        points: voxels.
         m: how many; at most as many as there are distinct points, or the first is repeated.
         mask: rows that may be chosen; all when None.
     """
-    mask = jnp.ones(len(x), bool) if mask is None else mask
-    x = jnp.where(mask[:, None], x, x[jnp.argmax(mask)])
-    middle = jnp.sum(jnp.where(mask[:, None], x, 0.0), 0) / jnp.maximum(mask.sum(), 1)
+    mask = jnp.ones(len(points), bool) if mask is None else mask
+    x = cleaned(points, mask)
+    middle = jnp.sum(jnp.where(mask[:, None], x, 0.0), 0) / jnp.maximum(mask.sum(), 1).astype(x.dtype)
     blocked = jnp.where(mask, jnp.inf, -1.0).astype(x.dtype)
 
     def square(point):
@@ -77,13 +78,13 @@ def _square(a: Float[Array, "m n"]) -> Float[Array, "m m"]:
 
 @compiled
 def fit_sparse(
-    kernel: Kernel,
-    x: Float[Array, "n d"],
-    y: Float[Array, " n"],
-    noise: Float[Array, " n"],
-    z: Float[Array, "m d"],
+    points: Float[Array, "n d"],
+    values: Float[Array, " n"],
+    support: Float[Array, "m d"],
     mask: Bool[Array, " n"] | None = None,
-    trend: Trend | None = None,
+    *,
+    noise: Scalar | Float[Array, " n"],
+    prior: Kernel | Prior,
 ) -> SparsePosterior:
     """Condition the process on many values through inducing points, which stand for the function in the best way possible.
 
@@ -91,47 +92,53 @@ def fit_sparse(
     The larger the prior's amplitude and the smaller the noise, the more inducing points that takes (`benchmarks/gp.py --sparse`).
 
     Arguments:
-        kernel, x, y, noise, mask, trend: as for `fit`.
-        z: inducing points, for example `x[inducing(x, m)]`; repeated ones are harmless.
+        points, values, mask, noise, prior: as for `fit`.
+        support: inducing points, for example `points[inducing(points, m)]`; repeated ones are harmless.
 
     Raises:
         ValueError: if shapes disagree, or there are no rows.
 
     Source: Titsias 2009, equations 6 and 10 (variational free energy).
     """
-    n, m = x.shape[0], z.shape[0]
-    if n == 0 or m == 0 or y.shape != (n,) or noise.shape != (n,):
+    noise = check_rows("gp.fit_sparse", points, values, noise)
+    n, m = points.shape[0], support.shape[0]
+    if m == 0 or support.shape[1:] != points.shape[1:]:
         raise ValueError(
-            f"gp.fit_sparse: expected points, values, noise and inducing points; got {x.shape}, {y.shape}, {noise.shape}, {z.shape}"
+            f"gp.fit_sparse: expected inducing points (m, {points.shape[1]}) with m > 0, got {support.shape}"
         )
     mask = jnp.ones(n, bool) if mask is None else mask
-    x = jnp.where(mask[:, None], x, x[jnp.argmax(mask)])  # padding may hold anything
-    trend = Zero() if trend is None else trend
-    expected, features = trend_at(trend, x)
-    own = jax.vmap(trend.features)(z)
-    ridge = jitter(x.dtype) * kernel.variance * jnp.eye(m, dtype=x.dtype)
-    prior = jnp.linalg.cholesky(gram(kernel, z, z) + own @ own.T + ridge)
+    kernel, trend = as_prior(prior).kernel, as_prior(prior).trend
+    points = cleaned(points, mask)
+    noise = jnp.where(mask, noise, 1.0)
+    dtype = points.dtype
+    expected, features = trend_at(trend, points)
+    own = jax.vmap(trend.features)(support)
+    ridge = jitter(dtype) * kernel.variance * jnp.eye(m, dtype=dtype)
+    factor = jnp.linalg.cholesky(gram(kernel, support, support) + own @ own.T + ridge)
     chunks = -(-n // _CHUNK)
     chunk = -(-n // chunks)
     rows = chunks * chunk
-    padded = [
-        jnp.pad(a, [(0, rows - n)] + [(0, 0)] * (a.ndim - 1))
-        for a in (x, features, jnp.where(mask, y - expected, 0.0), noise, mask)
-    ]
+    residual = jnp.where(mask, jnp.where(mask, values, 0.0) - expected, 0.0)
+    padded = [jnp.pad(a, [(0, rows - n)] + [(0, 0)] * (a.ndim - 1)) for a in (points, features, residual, noise, mask)]
     blocks = [a.reshape(chunks, chunk, *a.shape[1:]) for a in padded]
-    inverse = inverse_lower(prior)  # products with it take half the time of a triangular solve for every chunk
+    inverse = inverse_lower(factor)  # products with it take half the time of a triangular solve for every chunk
 
     def add(state, block):
-        precision, pull = state
-        points, basis, values, sigma, real = block
-        v = _times(inverse, gram(kernel, z, points) + own @ basis.T)
+        precision, pull, bound = state
+        x, basis, residual, sigma, real = block
+        v = _times(inverse, gram(kernel, support, x) + own @ basis.T)
         weight = jnp.where(real, 1.0 / jnp.where(real, sigma**2, 1.0), 0.0)
-        scaled = v * jnp.sqrt(weight)
-        return (precision + _square(scaled), pull + v @ (weight * values)), None
+        scaled = v * jnp.sqrt(weight)[None]
+        # of the bound: squares of the values, logarithms of the noise, and what the inducing points do not explain
+        spare = kernel.variance + jnp.sum(basis**2, 1) - jnp.sum(v**2, 0)
+        parts = weight * (residual**2 + spare) + jnp.where(real, 2.0 * jnp.log(jnp.where(real, sigma, 1.0)), 0.0)
+        return (precision + _square(scaled), pull + v @ (weight * residual), bound + jnp.sum(parts)), None
 
-    start = jnp.eye(m, dtype=x.dtype), jnp.zeros(m, x.dtype)
-    (precision, pull), _ = jax.lax.scan(add, start, tuple(blocks))
+    start = jnp.eye(m, dtype=dtype), jnp.zeros(m, dtype), mask.sum().astype(dtype) * LOG_TWO_PI
+    (precision, pull, bound), _ = jax.lax.scan(add, start, tuple(blocks))
     gain = jnp.linalg.cholesky(precision + jnp.tril(precision, -1).T)
     whitened = jax.scipy.linalg.cho_solve((gain, True), pull)
-    weights = jax.scipy.linalg.solve_triangular(prior, whitened, lower=True, trans=1)
-    return SparsePosterior(kernel, trend, z, own, weights, outcome(kernel, x, mask, weights), prior, gain)
+    weights = jax.scipy.linalg.solve_triangular(factor, whitened, lower=True, trans=1)
+    log_likelihood = -0.5 * (bound - pull @ whitened) - jnp.sum(jnp.log(jnp.diagonal(gain)))
+    outcome = outcome_of(kernel, points, mask, weights)
+    return SparsePosterior(kernel, trend, support, own, weights, outcome, log_likelihood, factor, gain)

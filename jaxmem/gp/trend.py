@@ -1,4 +1,4 @@
-"""What is expected of a function before data are seen: nothing, or the distance to an ellipsoid that is itself uncertain."""
+"""What is expected of a function before data are seen: a kernel about nothing, or about the distance to an uncertain ellipsoid."""
 
 import abc
 
@@ -8,12 +8,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxmem.ellipse import Quadric, triangular
+from jaxmem.gp.kernels import Kernel
 
 
 class Trend(eqx.Module):
-    """A prior mean m(x) with p uncertain parameters, to first order: m(x) + basis(x) . b with b ~ N(0, spread^2).
+    """A prior mean m(x) with p uncertain parameters, to first order: m(x) + basis(x) . b with b ~ N(0, sigma^2).
 
-    Added to a kernel it makes the prior covariance k(x, y) + basis(x) . spread^2 basis(y) (universal kriging; Rasmussen &
+    Added to a kernel it makes the prior covariance k(x, y) + basis(x) . sigma^2 basis(y) (universal kriging; Rasmussen &
     Williams 2006, Section 2.7).
     """
 
@@ -47,7 +48,7 @@ class Ellipsoid(Trend):
     """First-order signed distance to an ellipse or ellipsoid, in voxels, negative inside.
 
     (q - 1) / |grad q| with q = |M (x - c)|. The parameters are the centre over the size, and the entries of M times the
-    size, all with standard deviation `spread`: what deviates from any ellipsoid is left to the kernel.
+    size, all with standard deviation `sigma`: what deviates from any ellipsoid is left to the kernel.
 
     Example:
         >>> from jaxmem.ellipse import ball
@@ -57,7 +58,7 @@ class Ellipsoid(Trend):
     """
 
     ellipse: Quadric
-    spread: Float[Array, ""]
+    sigma: Float[Array, ""]
 
     def _distance(self, theta, point):
         d = point.shape[0]
@@ -81,10 +82,32 @@ class Ellipsoid(Trend):
         return self._distance(self._zero(point), point)
 
     def features(self, point):
-        return self.spread * jax.grad(self._distance)(self._zero(point), point)
+        return self.sigma * jax.grad(self._distance)(self._zero(point), point)
 
     def moved(self, coefficients, point):
         value, step = jax.jvp(
-            lambda theta: self._distance(theta, point), (self._zero(point),), (self.spread * coefficients,)
+            lambda theta: self._distance(theta, point), (self._zero(point),), (self.sigma * coefficients,)
         )
         return value + step
+
+
+class Prior(eqx.Module):
+    """What is expected of a function before data are seen: a kernel about a trend.
+
+    Attributes:
+        kernel: covariance of what deviates from the trend.
+        trend: prior mean; zero by default.
+
+    Example:
+        >>> from jaxmem.gp import Cubic
+        >>> type(Prior(Cubic(jnp.array(1.0), jnp.array(9.0))).trend).__name__
+        'Zero'
+    """
+
+    kernel: Kernel
+    trend: Trend = Zero()
+
+
+def as_prior(prior: Kernel | Prior) -> Prior:
+    """A kernel alone is a prior about zero."""
+    return prior if isinstance(prior, Prior) else Prior(prior)

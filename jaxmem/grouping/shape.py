@@ -37,7 +37,7 @@ def _fit(points, mask):
 
     def from_start(start):
         size = start.semi_axes.mean()
-        prior = ell.near(start, 3.0 * size, 3.0 * size)  # hardly a prior: it keeps what is not seen finite
+        prior = ell.isotropic_prior(start, 3.0 * size, 3.0 * size)  # hardly a prior: it keeps what is not seen finite
         # a residual of 2 voxels counts half
         return ell.fit(points, mask, prior=prior, loss="cauchy", noise=0.85, iterations=30)
 

@@ -8,31 +8,26 @@ from scipy.spatial import cKDTree
 from jaxmem.metrics import Matching, coverage, dice, distance_to_surface, match_instances, slice_dice
 from jaxmem.pipeline.masks import truth_midlines
 from jaxmem.pipeline.volume import is_flat
-from jaxmem.results import Surface
+from jaxmem.results import Found, Result
 from jaxmem.types import MEMBRANE
 
 _CAP = 0.75  # |component along the beam| of a normal above which a point lies on a cap
 
 
 def evaluate(
-    labels: np.ndarray,
-    semantic: np.ndarray,
-    surfaces: dict[int, Surface],
+    result: Result | Found,
     truth: np.ndarray,
     truth_points: dict[int, tuple[np.ndarray, np.ndarray]] | None = None,
-    voxel_size: float = 1.0,
+    *,
     matching: Matching | None = None,
 ) -> dict[str, Any]:
     """Compare a result with a truth.
 
     Arguments:
-        labels: (nz, ny, nx) found instances.
-        semantic: the network's labels.
-        surfaces: of each found instance; `Result.surfaces()`.
-        truth: true instances, 0 background; a binary mask is one instance.
+        result: of `segment` or `fit_mask`, or what `read_run` has read.
+        truth: (nz, ny, nx) true instances, 0 background; a binary mask is one instance.
         truth_points: for each true instance, points on its mid-surface and their normals, zyx voxels; from the mask's
             midline when None.
-        voxel_size: A.
         matching: which instances belong together, where their labels' overlap is not the way to tell; from
             `match_instances` of filled shapes for instance, whose Dice the membranes' rows then show.
 
@@ -44,6 +39,7 @@ def evaluate(
     Raises:
         ValueError: if the volumes' shapes differ.
     """
+    labels, semantic, surfaces, voxel_size = result.found() if isinstance(result, Result) else result
     if truth.shape != labels.shape:
         raise ValueError(f"truth has shape {truth.shape}, the result {labels.shape}")
     points = truth_points if truth_points is not None else truth_midlines(truth)

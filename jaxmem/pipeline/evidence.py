@@ -14,7 +14,8 @@ from jaxmem.numerics import bucket_size, pad_to
 from jaxmem.pipeline.pruning import Slices
 from jaxmem.points import evenly, first_of_each
 from jaxmem.results import Evidence
-from jaxmem.surface import FitConfig, Mesh
+from jaxmem.settings import FitConfig, known
+from jaxmem.surface import Mesh
 
 _MOST = 1024  # points; `describe` uses no more
 
@@ -74,7 +75,7 @@ def weigh(
     # the trace of the process's hat matrix is the sum of the variances of its mean over those of the points; its anchors, which are
     # made from the points, hide some of it, but it is never less than that of the ellipsoid it starts from
     least = 9.0 if three else 5.0
-    gp = _criterion(away, max(least, float(np.sum((mesh.sigma[closest] / (config.inflation * noise)) ** 2))))
+    gp = _criterion(away, max(least, float(np.sum((mesh.sigma[closest] / (known(config.inflation) * noise)) ** 2))))
     ellipse = describe(points, normals, (1,) * points.shape[1]).ellipse
     fixed = _criterion(distances(ellipse, points), least)
     axes = np.asarray(ellipse.semi_axes)
@@ -84,7 +85,7 @@ def weigh(
     if slices is not None and number in slices.order:
         place = slices.order.index(number)
         fits = jax.tree.map(lambda a: a[place], slices.fits)
-        row = np.clip(line.voxels[region.members[chosen], 0] - slices.first, 0, len(fits.code) - 1)
+        row = np.clip(line.voxels[region.members[chosen], 0] - slices.first, 0, len(fits.outcome) - 1)
         size = bucket_size(len(points), 512)
         in_plane, leverage = in_slice(fits, pad_to(row, size)[0], pad_to(points[:, 1:].astype(np.float32), size)[0])
         in_plane, leverage = np.asarray(in_plane)[: len(points)], np.asarray(leverage)[: len(points)]

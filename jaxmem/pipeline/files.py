@@ -4,18 +4,20 @@ import dataclasses
 import json
 import platform
 import zipfile
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxmem.io import OutputFolder, as_instances, read_mrc, read_ply, sha256, write_csv, write_mrc, write_obj, write_ply
 from jaxmem.pipeline.volume import is_flat
 from jaxmem.report import write_report
-from jaxmem.results import Evidence, Result, Surface
-from jaxmem.settings import Config
-from jaxmem.surface import Mesh, is_watertight
+from jaxmem.results import Evidence, Found, Result, Vertices, triangles
+from jaxmem.surface import is_watertight
 from jaxmem.types import JaxmemError, Tomogram
 
 COLUMNS = [
@@ -25,30 +27,13 @@ COLUMNS = [
 ]  # fmt: skip
 
 
-def to_triangles(mesh: Mesh, slices: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """A mesh as triangles in three dimensions: vertices and normals (n, 3) zyx, faces, and the source vertex of each.
-
-    A curve becomes a ribbon as high as the volume's few `slices`; its area is length times height.
-    """
-    if mesh.vertices.shape[1] == 3:
-        return mesh.vertices, mesh.normals, mesh.faces, np.arange(len(mesh.vertices))
-    n = len(mesh.vertices)
-    source = np.tile(np.arange(n), 2)
-    height = np.repeat([-0.5, slices - 0.5], n)[:, None]
-    a, b = mesh.faces.T
-    faces = np.concatenate([np.stack([a, b, b + n], 1), np.stack([a, b + n, a + n], 1)])
-    flat = np.zeros((2 * n, 1))
-    return np.hstack([height, mesh.vertices[source]]), np.hstack([flat, mesh.normals[source]]), faces, source
-
-
-def measure(result: Result, tomogram: Tomogram) -> list[dict[str, Any]]:
+def measure(result: Result) -> list[dict[str, Any]]:
     """One row per membrane: place, size, and how well it is known. Columns as in `COLUMNS`, lengths in A."""
     rows = []
-    size = tomogram.voxel_size
+    size = result.voxel_size
     for number, membrane in enumerate(result.membranes, 1):
         mesh = membrane.mesh
-        world = tomogram.to_world(to_triangles(mesh, len(result.labels))[0])
-        center = world.mean(0)
+        center = triangles(result, number).vertices.mean(0)
         three = mesh.vertices.shape[1] == 3
         unit = size**2 if three else size**2 * len(result.labels)  # a ribbon's area is length times height
         rows.append({
@@ -86,83 +71,78 @@ def write_run(
     target: str | Path,
     result: Result,
     tomogram: Tomogram,
-    config: Config,
     *,
     source: str | Path | None = None,
     overwrite: bool = False,
     obj: bool = False,
     command: str = "segment",
+    arguments: Sequence[str] = (),
 ) -> None:
     """Write everything `segment` or `fit` promises into a folder; nothing is left behind if it fails.
 
     Arguments:
         target: the run's folder.
-        result, tomogram, config: what was computed, from what, and how.
+        result, tomogram: what was computed, and from what.
         source: the input file, for the manifest.
         overwrite: replace an earlier run.
         obj: write OBJ meshes beside the PLY ones.
-        command: for the manifest.
+        command, arguments: for the manifest.
 
     Raises:
         JaxmemError: if the folder exists or cannot be written.
     """
-    size = tomogram.voxel_size
     with OutputFolder(target, overwrite) as folder:
         write_mrc(folder / "semantic.mrc", result.semantic, tomogram)
         write_mrc(folder / "labels.mrc", result.labels, tomogram)
         write_mrc(folder / "uncertainty.mrc", result.uncertainty, tomogram)
         (folder / "surfaces").mkdir()
-        for number, membrane in enumerate(result.membranes, 1):
-            mesh = membrane.mesh
-            vertices, normals, faces, of = to_triangles(mesh, len(result.labels))
-            world, normals = tomogram.to_world(vertices), normals[:, ::-1]
-            properties = {
-                **{f"n{a}": normals[:, i] for i, a in enumerate("xyz")},
-                "sigma": mesh.sigma[of] * size,
-                "seen": mesh.seen[of],
-                "mean_curvature": mesh.mean_curvature[of] / size,
-                "gaussian_curvature": mesh.gaussian_curvature[of] / size**2,
-                "mean_curvature_sigma": mesh.mean_curvature_sigma[of] / size,
-                "gaussian_curvature_sigma": mesh.gaussian_curvature_sigma[of] / size**2,
-            }
+        for number in range(1, len(result.membranes) + 1):
+            one = triangles(result, number)
             name = folder / "surfaces" / f"membrane_{number:03d}"
-            write_ply(
-                name.with_suffix(".ply"),
-                world,
-                faces,
-                properties,
-                "coordinates and sigma in A, curvatures in 1/A and 1/A^2",
-            )
+            properties = {f"n{a}": one.normals[:, i] for i, a in enumerate("xyz")} | one.values
+            comment = "coordinates and sigma in A, curvatures in 1/A and 1/A^2"
+            write_ply(name.with_suffix(".ply"), one.vertices, one.faces, properties, comment)
             if obj:
-                write_obj(name.with_suffix(".obj"), world, faces, normals)
-        rows = measure(result, tomogram)
+                write_obj(name.with_suffix(".obj"), one.vertices, one.faces, one.normals)
+        rows = measure(result)
         write_csv(folder / "membranes.csv", rows, COLUMNS)
-        manifest = {
-            "command": command,
-            "input": str(source) if source else None,
-            "input_sha256": sha256(source) if source else None,
-            "weights_sha256": result.weights_hash or None,
-            "voxel_size_A": size,
-            "shape_zyx": list(tomogram.data.shape if tomogram.data.ndim == 3 else (1, *tomogram.data.shape)),
-            "origin_xyz_A": list(tomogram.origin),
-            "config": dataclasses.asdict(config),
-            "seeds": {"error_bars": config.fit.seed},
-            "versions": {"python": platform.python_version()}
-            | {
-                name: version(name)
-                for name in ("jaxmem", "jax", "flax", "equinox", "numpy", "scipy", "scikit-image", "mrcfile")
-            },
-            "seconds": result.seconds,
-            "membranes": len(result.membranes),
-            "decisions": result.decisions,
-            "warnings": result.warnings,
-        }
+        manifest = _manifest(result, tomogram, source, command, arguments)
         write_report(folder / "report.html", result, tomogram, rows, manifest)
         (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
-def read_run(folder: str | Path) -> tuple[Tomogram, np.ndarray, dict[int, Surface]]:
-    """Labels (as a tomogram, for its place), semantic labels, and surfaces in voxels of a finished run.
+def _manifest(
+    result: Result, tomogram: Tomogram, source: str | Path | None, command: str, arguments: Sequence[str]
+) -> dict[str, Any]:
+    """What ran, on what, where, and when: enough to run it again."""
+    device = jax.devices()[0]
+    return {
+        "command": command,
+        "arguments": list(arguments),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "host": platform.node(),
+        "device": f"{device.platform}: {device.device_kind}",
+        "input": str(source) if source else None,
+        "input_sha256": sha256(source) if source else None,
+        "weights_sha256": result.digests,
+        "voxel_size_A": result.voxel_size,
+        "shape_zyx": list(tomogram.data.shape if tomogram.data.ndim == 3 else (1, *tomogram.data.shape)),
+        "origin_xyz_A": list(tomogram.origin),
+        "config": dataclasses.asdict(result.config),
+        "seeds": {"error_bars": result.config.fit.seed, "grouping": result.config.grouping.seed},
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
+        "seconds": result.seconds,
+        "membranes": len(result.membranes),
+        "decisions": result.decisions,
+        "warnings": result.warnings,
+    }
+
+
+_PACKAGES = ("jaxmem", "jax", "jaxlib", "flax", "equinox", "numpy", "scipy", "scikit-image", "mrcfile")
+
+
+def read_run(folder: str | Path) -> Found:
+    """What a finished run found, as `evaluate` takes it.
 
     Raises:
         JaxmemError: if the folder is not a complete run.
@@ -183,8 +163,8 @@ def read_run(folder: str | Path) -> tuple[Tomogram, np.ndarray, dict[int, Surfac
         flat = is_flat(labels.data.shape)
         closed = _closed_ribbon(faces, len(vertices)) if flat else is_watertight(faces)
         place = labels.to_voxels(vertices) * ([0, 1, 1] if flat else [1, 1, 1])
-        surfaces[int(path.stem.split("_")[1])] = Surface(place, normals, values["sigma"] / size, closed)
-    return labels, semantic, surfaces
+        surfaces[int(path.stem.split("_")[1])] = Vertices(place, normals, values["sigma"] / size, closed)
+    return Found(np.asarray(labels.data), semantic, surfaces, size)
 
 
 def _closed_ribbon(faces: np.ndarray, n: int) -> bool:

@@ -13,8 +13,7 @@ from jaxmem.pipeline.record import Progress, Run
 from jaxmem.pipeline.stages import finish, group
 from jaxmem.pipeline.volume import as_volume, is_flat
 from jaxmem.results import Groups, Result
-from jaxmem.settings import Config
-from jaxmem.surface import FitConfig
+from jaxmem.settings import FROM_MASK, Config, decided, known
 from jaxmem.types import BACKGROUND, MEMBRANE, Tomogram
 
 
@@ -25,17 +24,18 @@ def fit_mask(
     *,
     instances: bool = False,
     filled: bool = False,
+    keep_surfaces: bool = True,
 ) -> Result:
     """Fit surfaces to a membrane mask made by any other tool.
 
     Arguments:
         mask: 0 is background. Any other value is membrane, or with `instances` the membrane's number.
         config: as for `segment`; preprocessing and network are not used, midlines are found by the mask's own thickness,
-            and its points count as independent, with `fit.least_noise` 0.3 and `fit.inducing` 2048 unless those were
-            changed. The labels are as thick as the mask, unless `fit.thickness` says otherwise.
+            and its points count as independent, unless settings say otherwise. The labels are as thick as the mask.
         progress: told how far each stage is.
         instances: keep the mask's own grouping.
         filled: the mask covers whole compartments; their outlines are the membranes.
+        keep_surfaces: see `segment`.
 
     Returns:
         As `segment`; `semantic` is the mask (its outline if `filled`).
@@ -43,7 +43,6 @@ def fit_mask(
     Raises:
         JaxmemError: if the data are not a real volume, or with `instances` not whole numbers from 0.
     """
-    config = config or Config()
     mask = as_volume(mask)
     run = Run(progress)
     data = np.nan_to_num(np.asarray(mask.data), posinf=0.0, neginf=0.0)
@@ -52,25 +51,25 @@ def fit_mask(
     if filled:
         data = outline(data)
     thickness = band_thickness(data != 0)
-    sigma = float(np.clip(0.45 * thickness, 0.8, 4.0))
+    own = {
+        "sigma": float(np.clip(0.45 * thickness, 0.8, 4.0)) * mask.voxel_size,
+        "threshold": 0.3 if thickness >= 2 else 0.2,
+    }
+    config = decided(config or Config(), midline=own, fit={"thickness": thickness * mask.voxel_size})
+    method = "merge" if config.grouping.method == "auto" else config.grouping.method
+    config = replace(decided(config, **FROM_MASK), grouping=replace(config.grouping, method=method))
+    sigma = known(config.midline.sigma) / mask.voxel_size
     run.decide(f"the mask's membranes are about {thickness:.1f} voxels thick; midlines are smoothed by {sigma:.2f}")
-    config = replace(config, midline=replace(config.midline, threshold=0.3 if thickness >= 2 else 0.2))
-    # a mask's ridge has no probability to go by
-    config = replace(config, select=replace(config.select, least_open_probability=0.0))
-    # nor do the errors of its points agree as those of a network do; what is left is a voxel's width over the root of 12
-    usual = config.fit.least_noise == FitConfig().least_noise
-    fit = replace(config.fit, inflation=1.0, least_noise=0.3 if usual else config.fit.least_noise)
-    if fit.inducing == FitConfig().inducing:
-        fit = replace(fit, inducing=2048)  # points that are known better take more of them
-    run.decide(f"the mask's points count as independent, with errors of at least {fit.least_noise} voxels")
-    config = replace(config, fit=replace(fit, thickness=fit.thickness or thickness * mask.voxel_size))
+    run.decide(
+        f"the mask's points count as known to {config.fit.least_noise} voxels at best, their errors as shared by {config.fit.inflation:g}"
+    )
     if instances:
         line, regions = instance_lines(data.max(0) if is_flat(data.shape) else data, sigma, config, run)
     else:
         line, regions = group((data != 0).astype(np.float32), sigma, mask.voxel_size, config, run, faint=False)
     semantic = np.where(data != 0, MEMBRANE, BACKGROUND).astype(np.int8)
     slices = slice_ellipses(line, regions, config, run)  # for the evidence only: what the mask says, stands
-    return finish(run, semantic, line, regions, slices, mask, config, "")
+    return finish(run, semantic, line, regions, slices, mask, config, keep_surfaces)
 
 
 def outline(filled: np.ndarray, half_width: float = 0.0) -> np.ndarray:
@@ -117,7 +116,7 @@ def band_thickness(mask: np.ndarray) -> float:
 def instance_lines(data: np.ndarray, sigma: float, config: Config, run: Run) -> tuple[Midline, list[Region]]:
     """The midline of each instance by itself, in its own box, so that neighbours do not blur together."""
     with run.stage("grouping", 1):
-        line, owner, values = _lines(data, sigma, config.midline.threshold)
+        line, owner, values = _lines(data, sigma, known(config.midline.threshold))
         regions = regions_from_instances(line, owner, data.shape, config.select)
         run.groups = Groups(line.points, owner, [])
     kept = {int(owner[r.members[0]]) for r in regions}

@@ -85,23 +85,21 @@ def network_shape(
     return max(8, round(height * scale)), max(8, round(width * scale))
 
 
-class Looks(NamedTuple):
+class Prediction(NamedTuple):
     """What the network says, at the input's voxels.
 
     Attributes:
         probability: float16, of membrane; of slices smoothed along the beam, if they are.
         semantic: int8 labels.
-        digest: SHA-256 of the weights.
         sharp: the probability in slices as they are; None if those are the same, or there are too few to be smoothed.
     """
 
     probability: np.ndarray
     semantic: np.ndarray
-    digest: str
     sharp: np.ndarray | None
 
 
-def predict(tomogram: Tomogram, config: Config, run: Run) -> Looks:
+def predict(tomogram: Tomogram, config: Config, run: Run) -> Prediction:
     """Network stage: one look at slices smoothed along the beam, and one at slices as they are.
 
     Arguments:
@@ -129,7 +127,8 @@ def predict(tomogram: Tomogram, config: Config, run: Run) -> Looks:
         if twice:
             plain = replace(config.preprocess, z_sigma=0.0)
             sharp, _ = _look(tomogram, predictor, pixel_size, plain, lambda _: None, lambda done: step(many + done))
-    return Looks(probability, semantic, digest, sharp)
+    run.digests["network"] = digest
+    return Prediction(probability, semantic, sharp)
 
 
 def _look(

@@ -11,7 +11,7 @@ from jaxmem import ellipse as ell
 from jaxmem.grouping import Midline, Region
 from jaxmem.numerics import bucket_size
 from jaxmem.pipeline.record import Run
-from jaxmem.settings import Config
+from jaxmem.settings import Config, known
 
 _ROW = 96  # points a slice is fitted with
 _TOGETHER = 8  # membranes fitted at a time
@@ -92,10 +92,10 @@ def prune_and_recover(
     owner = np.zeros(len(planes), int)
     for k, region in enumerate(regions):
         owner[region.members] = slices.order.index(k) + 1 if k in slices.order else -1
-    rows = slices.fits.code.shape[1]
+    rows = slices.fits.outcome.shape[1]
     within = (planes >= slices.first) & (planes < slices.first + rows)
     asked = np.flatnonzero((owner >= 0) & within & (np.abs(line.normals[:, 0]) <= _SLANT))
-    fits = slices.fits._replace(covariance=config.fit.inflation**2 * slices.fits.covariance)
+    fits = slices.fits._replace(covariance=known(config.fit.inflation) ** 2 * slices.fits.covariance)
     answer = owner.copy()
     answer[asked] = _ask(fits, line, asked, planes[asked] - slices.first, owner[asked], config)
     members = [region.members for region in regions]
@@ -118,7 +118,7 @@ _fit = jax.jit(jax.vmap(lambda points, mask, change: ell.fit_sequence(points, ma
 
 def _ask(fits, line: Midline, asked, row, owner, config: Config) -> np.ndarray:
     """The owner of each point that is asked about, after `ellipse.select`."""
-    rows = fits.code.shape[1]
+    rows = fits.outcome.shape[1]
     order = np.argsort(row, kind="stable")
     counts = np.bincount(row, minlength=rows)
     place = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)

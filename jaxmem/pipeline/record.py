@@ -1,4 +1,4 @@
-"""What a run returns, and what it records on the way."""
+"""What a run records on the way."""
 
 import logging
 import time
@@ -23,6 +23,7 @@ class Run:
         self.decisions: list[str] = []
         self.warnings: list[str] = []
         self.seconds: dict[str, float] = {}
+        self.digests: dict[str, str] = {}
         self.groups = Groups(np.zeros((0, 3)), np.zeros(0, int), [])
 
     def decide(self, text: str) -> None:

@@ -1,24 +1,26 @@
 """One function per stage, and `segment`, which chains them from a tomogram."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 from scipy.spatial import cKDTree
 
 from jaxmem.grouping import Midline, Region, merge_regions, midline, select_membranes
 from jaxmem.grouping.rl.slices import link_regions, link_volume
-from jaxmem.grouping.rl.weights import load_linker
+from jaxmem.grouping.rl.weights import load_linker, load_walker
 from jaxmem.pipeline.evidence import weigh
-from jaxmem.pipeline.network import Looks, predict
+from jaxmem.pipeline.network import Prediction, predict
 from jaxmem.pipeline.pruning import Slices, prune_and_recover, slice_ellipses
 from jaxmem.pipeline.record import Progress, Run
 from jaxmem.pipeline.volume import as_volume, is_flat
 from jaxmem.results import Groups, MembraneResult, Result
-from jaxmem.settings import Config
+from jaxmem.settings import FROM_NETWORK, Config, decided, known
 from jaxmem.surface import extract, fit_membranes, paint
 from jaxmem.types import Tomogram
 
 _NEAR = 28.0  # A; so far smoothing may have moved a membrane
-_BILAYER = 50.0  # A; thickness of the labels where nothing else is said
+_SMOOTHING = 20.0  # A; of the midline, about half a bilayer (`benchmarks/pipeline.py simulated`, seeds 1 to 4)
 
 
 def group(
@@ -29,7 +31,7 @@ def group(
     With `faint` the midline holds fainter points, too, which ellipses may ask for; regions are made without those.
     """
     volume = probability.mean(0, dtype=np.float32) if is_flat(probability.shape) else probability
-    threshold = config.midline.threshold
+    threshold = known(config.midline.threshold)
     with run.stage("midlines", 1):
         line = _line(volume, sigma, config, faint and not is_flat(probability.shape))
         clear = np.flatnonzero(line.weight > threshold)
@@ -44,7 +46,7 @@ def group(
 
 def _line(volume: np.ndarray, sigma: float, config: Config, faint: bool) -> Midline:
     """The midline, with the points that ellipses may ask for if `faint`."""
-    threshold = config.midline.threshold
+    threshold = known(config.midline.threshold)
     least = min(threshold, config.ellipse.least_probability) if faint and config.ellipse.enabled else threshold
     return midline(volume, sigma, least, threshold)
 
@@ -76,7 +78,9 @@ def sharpen(
         members = np.concatenate([r.members for r in regions])
         distance, near = cKDTree(line.points[members]).query(fine.points, workers=-1)
         along = np.abs((fine.normals * line.normals[members[near]]).sum(1))
-        mine = (distance < max(_NEAR / voxel_size, 2.0)) & (along > 0.7) & (fine.weight > config.midline.threshold)
+        mine = (
+            (distance < max(_NEAR / voxel_size, 2.0)) & (along > 0.7) & (fine.weight > known(config.midline.threshold))
+        )
         taken = [np.flatnonzero(mine & (owner[near] == k)) for k in range(len(regions))]
     kept = []
     for region, points in zip(regions, taken):
@@ -100,11 +104,12 @@ def _regions(
     """Region of each midline point, by the method of `config.grouping`."""
     g = config.grouping
     if g.method != "rl":
-        run.decide("grouping: region merging" + (" (auto)" if g.method == "auto" else ""))
+        run.decide("grouping: region merging")
         with run.stage("merging", 1):
             return merge_regions(bright.points, bright.normals, voxel_size, config.merge)
     run.decide("grouping: walker and linker in each slice, then across slices")
     linker = load_linker(g.weights or None)
+    run.digests |= {"linker": linker.digest, "walker": load_walker().digest}
     slices = volume[None] if volume.ndim == 2 else volume
     with run.stage("linking", len(slices)) as step:
         key = jax.random.key(g.seed)
@@ -123,8 +128,12 @@ def surfaces(
     voxel_size: float,
     config: Config,
     run: Run,
+    keep: bool = True,
 ) -> tuple[list[MembraneResult], np.ndarray, np.ndarray]:
-    """Surface stage: implicit functions, meshes, labels of equal thickness and the uncertainty volume (A)."""
+    """Surface stage: implicit functions, meshes, labels of equal thickness and the uncertainty volume (A).
+
+    With `keep` the result's membranes hold their implicit functions.
+    """
     flat = is_flat(shape)
     volume_shape = shape[1:] if flat else shape
     with run.stage("gaussian process", 1):
@@ -141,9 +150,10 @@ def surfaces(
     closest = np.full(volume_shape, np.inf, np.float32)
     found: list[MembraneResult] = []
     # thinner than a voxel's diagonal in the slice, labels would fall to pieces
-    half = max(0.5 * (config.fit.thickness or _BILAYER) / voxel_size, 0.75)
+    half = max(0.5 * known(config.fit.thickness) / voxel_size, 0.75)
     with run.stage("surfaces", len(fitted)) as step:
-        for i, membrane in enumerate(fitted):
+        for i in range(len(fitted)):
+            membrane, fitted[i] = fitted[i], None  # factors are large: what is not kept is freed
             where = np.round(line.points[regions[i].members].mean(0)).astype(int).tolist()
             extracted = extract(membrane, volume_shape, config.fit) if membrane is not None else None
             if membrane is None or extracted is None:
@@ -152,7 +162,8 @@ def surfaces(
             mesh, field = extracted
             evidence = weigh(line, regions[i], i, slices, mesh, membrane.noise, config.fit)
             run.groups.members.append(membrane.points)
-            found.append(MembraneResult(mesh, len(membrane.points), membrane.noise, evidence))
+            surface = membrane.surface if keep else None
+            found.append(MembraneResult(mesh, len(membrane.points), membrane.noise, evidence, surface))
             number = len(found)
             paint(labels, sigma, number, mesh, field, half, closest)
             kind = "closed" if mesh.closed else "cut by the volume's border" if mesh.cut else "open"
@@ -174,7 +185,7 @@ def finish(
     slices: Slices | None,
     tomogram: Tomogram,
     config: Config,
-    digest: str,
+    keep_surfaces: bool = True,
 ) -> Result:
     """Surface stage and the record of the run."""
     if not regions:
@@ -182,17 +193,23 @@ def finish(
     shape = tomogram.data.shape
     if shape[0] > 1 and is_flat(shape):
         run.decide(f"{shape[0]} slices are too few for surfaces: their mean is fitted with curves")
-    found, labels, sigma = surfaces(line, regions, slices, shape, tomogram.voxel_size, config, run)
-    return Result(semantic, labels, sigma, found, run.decisions, run.warnings, run.seconds, digest, run.groups)
+    found, labels, sigma = surfaces(line, regions, slices, shape, tomogram.voxel_size, config, run, keep_surfaces)
+    return Result(
+        semantic, labels, sigma, found, config, tomogram.voxel_size, tomogram.origin,
+        run.decisions, run.warnings, run.seconds, run.digests, run.groups,
+    )  # fmt: skip
 
 
-def segment(tomogram: Tomogram, config: Config | None = None, progress: Progress | None = None) -> Result:
+def segment(
+    tomogram: Tomogram, config: Config | None = None, progress: Progress | None = None, *, keep_surfaces: bool = True
+) -> Result:
     """Find every membrane of a tomogram.
 
     Arguments:
         tomogram: membranes dark on a lighter background, as in an uninverted reconstruction.
         config: all settings; the defaults when None.
         progress: told how far each stage is.
+        keep_surfaces: keep each membrane's implicit function in the result, so that it can be called: 16 to 32 MB each.
 
     Returns:
         Volumes, surfaces and what was decided. No membrane at all is a result with empty labels, not an error.
@@ -205,21 +222,29 @@ def segment(tomogram: Tomogram, config: Config | None = None, progress: Progress
         >>> result.labels.max(), result.membranes[0].mesh.closed  # doctest: +SKIP
         (6, True)
     """
-    config = config or Config()
     tomogram = as_volume(tomogram)
+    config = for_tomogram(config or Config(), tomogram.voxel_size)
     run = Run(progress)
     if config.grouping.method == "rl":
         load_linker(config.grouping.weights or None)  # before the network has run, what is wrong with the file is said
-    return assemble(predict(tomogram, config, run), tomogram, config, run)
+    return assemble(predict(tomogram, config, run), tomogram, config, run, keep_surfaces)
 
 
-def assemble(looks: Looks, tomogram: Tomogram, config: Config, run: Run) -> Result:
-    """From what the network says to surfaces: all stages after it."""
+def for_tomogram(config: Config, voxel_size: float) -> Config:
+    """The settings with everything decided that is left open, for a tomogram of some voxel size (A)."""
+    method = "merge" if config.grouping.method == "auto" else config.grouping.method
+    config = replace(config, grouping=replace(config.grouping, method=method))
+    config = decided(config, midline={"sigma": max(_SMOOTHING, voxel_size)})
+    return decided(config, **FROM_NETWORK)
+
+
+def assemble(seen: Prediction, tomogram: Tomogram, config: Config, run: Run, keep_surfaces: bool = True) -> Result:
+    """From what the network says to surfaces: all stages after it; `config` without anything left open."""
     size = tomogram.voxel_size
-    sigma = max(1.0, config.midline.sigma / size)
-    line, regions = group(looks.probability, sigma, size, config, run)
-    if looks.sharp is not None:
-        line, regions = sharpen(line, regions, looks.sharp, sigma, size, config, run)
+    sigma = max(1.0, known(config.midline.sigma) / size)
+    line, regions = group(seen.probability, sigma, size, config, run)
+    if seen.sharp is not None:
+        line, regions = sharpen(line, regions, seen.sharp, sigma, size, config, run)
     slices = slice_ellipses(line, regions, config, run)
     regions = prune_and_recover(line, regions, slices, config, run)
-    return finish(run, looks.semantic, line, regions, slices, tomogram, config, looks.digest)
+    return finish(run, seen.semantic, line, regions, slices, tomogram, config, keep_surfaces)
