@@ -15,7 +15,8 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from jaxmem.grouping import describe
-from jaxmem.surface import FitConfig, extract, fit_membranes
+from jaxmem.settings import FitConfig
+from jaxmem.surface import extract, fit_membranes
 
 SHAPE, MIDDLE = (128, 128, 128), np.full(3, 64.0)
 

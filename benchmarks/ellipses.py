@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from scipy.optimize import least_squares
 
 from jaxmem import ellipse as ell
+from jaxmem.types import Outcome
 
 PICTURE = Path(__file__).resolve().parents[1] / "docs" / "images" / "few_pixels.png"
 POINTS, SPURIOUS, FAILED = 200, 10, 5.0
@@ -241,7 +242,9 @@ def run_peers(count: int) -> None:
 
 
 def codes(found: ell.EllipseFit) -> str:
-    share = {ell.Code(int(c)).name: np.mean(np.asarray(found.code) == c) for c in np.unique(np.asarray(found.code))}
+    share = {
+        Outcome(int(c)).name: np.mean(np.asarray(found.outcome) == c) for c in np.unique(np.asarray(found.outcome))
+    }
     return ", ".join(f"{name} {100 * value:.1f} %" for name, value in share.items())
 
 
@@ -252,7 +255,7 @@ def run_short(count: int) -> None:
     ways = {
         "jaxmem, cold": jax.vmap(lambda p, m, e, s: ell.fit(p, m)),
         "jaxmem, warm": jax.vmap(lambda p, m, e, s: ell.fit(p, m, init=e)),
-        "jaxmem, with prior": jax.vmap(lambda p, m, e, s: ell.fit(p, m, prior=ell.near(e, s, s))),
+        "jaxmem, with prior": jax.vmap(lambda p, m, e, s: ell.fit(p, m, prior=ell.isotropic_prior(e, s, s))),
     }
     report("the neighbour itself", np.inf, np.asarray(off(data.neighbour, data.truth)))
     for name, way in ways.items():

@@ -28,8 +28,11 @@ from threadpoolctl import threadpool_limits
 
 from jaxmem import anchors, gp
 from jaxmem.grouping import describe
-from jaxmem.surface import FitConfig, Membrane, fit_membranes, fitting
-from jaxmem.surface.mesh import Field, position_errors, sample, triangulate
+from jaxmem.points import sphere_directions
+from jaxmem.settings import FitConfig
+from jaxmem.surface import Membrane, fit_membranes, fitting
+from jaxmem.surface.mesh import Field, sample, triangulate
+from jaxmem.surface.uncertainty import position_errors
 
 PICTURE = Path(__file__).resolve().parents[1] / "docs" / "images" / "gp_growth.png"
 NOISE = 0.3
@@ -59,7 +62,7 @@ class Problem(NamedTuple):
 
 def problem(n: int) -> Problem:
     rng = np.random.default_rng(0)
-    u = np.asarray(anchors.sphere_directions(n, 3), float)
+    u = np.asarray(sphere_directions(n, 3), float)
     points = u * radius(u)[:, None] + rng.normal(0, NOISE, (n, 3))
     extra = anchors.by_rays(jnp.asarray(points[:: max(1, n // 100)]), jnp.zeros(3))
     x = np.concatenate([points, np.asarray(extra.points)])
@@ -91,9 +94,9 @@ def seconds(function, repeats: int, threads: int | None = 1):
 def solve(p: Problem) -> Membrane:
     """Exact up to 2,048 rows, through 1,024 inducing points beyond, as in `surface.fit_membranes`; nothing is learnt."""
     if len(p.x) <= 2048:
-        posterior = gp.fit(p.kernel, p.x, p.y, p.sigma)
+        posterior = gp.fit(p.x, p.y, noise=p.sigma, prior=p.kernel)
     else:
-        posterior = gp.fit_sparse(p.kernel, p.x, p.y, p.sigma, p.x[gp.inducing(jnp.asarray(p.x), 1024)])
+        posterior = gp.fit_sparse(p.x, p.y, p.x[gp.inducing(jnp.asarray(p.x), 1024)], noise=p.sigma, prior=p.kernel)
     posterior = jax.block_until_ready(posterior)
     return Membrane(posterior, MIDDLE, p.points + MIDDLE, p.low + MIDDLE, p.high + MIDDLE, True, NOISE)
 
@@ -243,7 +246,7 @@ def batch() -> None:
     alone()
     t_batch, fitted = seconds(together, 1)
     t_loop, _ = seconds(alone, 1)
-    rows = sorted(len(m.posterior.x) for m in fitted if m)
+    rows = sorted(len(m.posterior.points) for m in fitted if m)
     print(
         f"{len(rows)} of 100 fitted, {rows[0]} to {rows[-1]} padded rows; {programs} programs, {first:.0f} s with compilation"
     )
@@ -262,23 +265,20 @@ def sparse() -> None:
     """Against the exact posterior of 4,000 points: with the amplitude as above, and with what `gp.learn` makes of it."""
     over = jax.jit(gp.over, static_argnums=0)
     p = problem(4000)
-    u = np.asarray(anchors.sphere_directions(1001, 3), float)
+    u = np.asarray(sphere_directions(1001, 3), float)
     at = jnp.asarray(u * radius(u)[:, None])
     # with few anchors among the rows, zero everywhere is the likeliest function (see `gp.learn`)
     few = np.concatenate([np.arange(0, 4000, 13), np.arange(4000, len(p.x))])
     group = jnp.asarray((p.y[few] != 0).astype(int))
-    learnt = gp.learn(
-        p.kernel, p.x[few], p.y[few], p.sigma[few], group,
-        floor=jnp.array([0.8 * NOISE, 0.0]), ceiling=jnp.array([1.4, 1.0]), spread=jnp.array([1.5, 1.0, 1.0]),
-    )  # fmt: skip
+    learnt = gp.learn(p.x[few], p.y[few], noise=p.sigma[few], prior=p.kernel, group=group, floor=jnp.array([0.8 * NOISE, 0.0]), ceiling=jnp.array([1.4, 1.0]), log_sigma=jnp.array([1.5, 1.0, 1.0]))  # fmt: skip
     print("| amplitude | inducing points | mean: RMS, largest difference | sigma over exact sigma: 5 %, median, 95 % |")
     print("|---|---|---|---|")
-    for kernel in (p.kernel, learnt.kernel):
-        exact = gp.fit(kernel, p.x, p.y, p.sigma)
+    for kernel in (p.kernel, learnt.prior.kernel):
+        exact = gp.fit(p.x, p.y, noise=p.sigma, prior=kernel)
         mean, variance = over(gp.mean, exact, at), over(gp.variance, exact, at)
         off = gp.means(exact, at) - mean
         for m in (500, 1000, 1500, 2000):
-            got = gp.fit_sparse(kernel, p.x, p.y, p.sigma, p.x[gp.inducing(jnp.asarray(p.x), m)])
+            got = gp.fit_sparse(p.x, p.y, p.x[gp.inducing(jnp.asarray(p.x), m)], noise=p.sigma, prior=kernel)
             difference = over(gp.mean, got, at) - mean
             ratio = np.quantile(np.sqrt(over(gp.variance, got, at) / variance), [0.05, 0.5, 0.95])
             print(

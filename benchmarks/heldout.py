@@ -18,8 +18,8 @@ from jaxmem.grouping.select import is_closed
 from jaxmem.io import as_instances, read_mrc
 from jaxmem.metrics import distance_to_surface
 from jaxmem.pipeline.masks import band_thickness
-from jaxmem.settings import SelectConfig
-from jaxmem.surface import FitConfig, extract, fit_membranes
+from jaxmem.settings import FitConfig, SelectConfig
+from jaxmem.surface import extract, fit_membranes
 
 NAMES = ("AP_autophagosome", "Phagophore", "t74_vesicle3", "thylakoid_T1S2M15", "thylakoid_T1S4M8")
 

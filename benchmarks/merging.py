@@ -26,7 +26,7 @@ from jaxmem.io import read_mrc
 from jaxmem.metrics import compare_groups, match_instances
 from jaxmem.pipeline import Config, stages
 from jaxmem.pipeline.masks import band_thickness
-from jaxmem.pipeline.network import Looks, predict
+from jaxmem.pipeline.network import Prediction, predict
 from jaxmem.pipeline.record import Run
 from jaxmem.simulate import VolumeModel, simulate_tomogram
 from jaxmem.types import MEMBRANE, Tomogram
@@ -113,10 +113,10 @@ def components_of(mask: np.ndarray) -> np.ndarray:
     return np.where((np.bincount(number.ravel()) >= 200)[number], number, 0)
 
 
-def segmented(tomogram: Tomogram, looks: Looks, method: str) -> np.ndarray:
+def segmented(tomogram: Tomogram, seen: Prediction, method: str) -> np.ndarray:
     """Labels that `segment --grouping METHOD` makes of the network's output."""
     config = replace(Config(), grouping=replace(Config().grouping, method=method))
-    return stages.assemble(looks, tomogram, config, Run(None)).labels.astype(int)
+    return stages.assemble(seen, tomogram, config, Run(None)).labels.astype(int)
 
 
 def drawn(seed: int) -> tuple[Tomogram, np.ndarray]:
@@ -134,19 +134,19 @@ def volumes() -> None:
         name = "phantom" if seed is None else f"touching, seed {seed}"
         tomogram, truth = phantom if seed is None else drawn(seed)
         truth = truth.astype(int)
-        looks = predict(tomogram, Config(), Run(None))
-        mask = looks.semantic == MEMBRANE
+        seen = predict(tomogram, Config(), Run(None))
+        mask = seen.semantic == MEMBRANE
         compare("connected components", name, components_of(mask), truth, mask)
         for method in ("merge", "rl"):
-            compare(f"segment --grouping {method}", name, segmented(tomogram, looks, method), truth, mask)
+            compare(f"segment --grouping {method}", name, segmented(tomogram, seen, method), truth, mask)
 
 
 def picture() -> None:
     """A slice of the first touching tomogram: as it is, connected components, `segment`, and the truth."""
     tomogram, truth = drawn(SEEDS[0])
-    looks = predict(tomogram, Config(), Run(None))
-    components = components_of(looks.semantic == MEMBRANE)
-    found = segmented(tomogram, looks, "merge")
+    seen = predict(tomogram, Config(), Run(None))
+    components = components_of(seen.semantic == MEMBRANE)
+    found = segmented(tomogram, seen, "merge")
     z = int(np.argmax([len(np.unique(plane)) for plane in truth]))
     panels = [("connected components", components), ("jaxmem segment", found), ("truth", truth)]
     figure = Figure(figsize=(14, 4))

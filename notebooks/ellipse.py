@@ -30,6 +30,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from jaxmem import ellipse as ell
+from jaxmem.types import Outcome
 
 rng = np.random.default_rng(3)
 SIZE = 64  # points a slice is padded to
@@ -68,7 +69,7 @@ truth = ell.Ellipse(jnp.array([50.0, 50.0]), jnp.array([30.0, 18.0]), jnp.array(
 points = np.concatenate([arc(truth, 48, 0.0, 4.2), rng.uniform(15, 85, (8, 2))])
 found = ell.fit(*padded(points), noise=0.5)
 error = ell.errors(found)
-print(ell.Code(int(found.code)).name, "semi-axes", found.ellipse.semi_axes, "+-", error.semi_axes)
+print(Outcome(int(found.outcome)).name, "semi-axes", found.ellipse.semi_axes, "+-", error.semi_axes)
 print("angle", found.ellipse.angle, "+-", error.angle, " scatter of the pixels", found.sigma)
 
 figure, axes = plt.subplots(1, 2, figsize=(9, 4.2), subplot_kw={"aspect": "equal"})
@@ -87,9 +88,9 @@ axes[0].legend(fontsize=8)
 # %%
 short = padded(arc(truth, 40, 0.3, 1.5))
 neighbour = ell.from_parameters(ell.parameters(truth) + jnp.array([1.0, -0.5, 0.5, 0.3, -0.7]))
-alone, held = ell.fit(*short, noise=0.5), ell.fit(*short, prior=ell.near(neighbour, 1.0, 1.0), noise=0.5)
+alone, held = ell.fit(*short, noise=0.5), ell.fit(*short, prior=ell.isotropic_prior(neighbour, 1.0, 1.0), noise=0.5)
 for name, result in (("alone", alone), ("with a prior", held)):
-    print(name, ell.Code(int(result.code)).name, result.ellipse.semi_axes, "+-", ell.errors(result).semi_axes)
+    print(name, Outcome(int(result.outcome)).name, result.ellipse.semi_axes, "+-", ell.errors(result).semi_axes)
 draw(axes[1], held, "tab:blue", "with a prior")
 axes[1].plot(*np.asarray(ell.boundary(alone.ellipse, 200))[:, ::-1].T, color="tab:red", label="alone")
 axes[1].plot(*np.asarray(ell.boundary(truth, 200))[:, ::-1].T, "k--", linewidth=0.8, label="truth")
@@ -124,7 +125,7 @@ for i, color in enumerate(("tab:blue", "tab:green")):
     axes.plot([float(s.semi_axes[i]) for s in shapes], "k--", linewidth=0.8)
 axes.set(ylim=(5, 45), xlabel="slice", ylabel="semi-axes (voxels)")
 axes.set_title("dots: all slices together, two standard deviations; crosses: each slice alone")
-print("codes:", [ell.Code(int(c)).name for c in sequence.code[12:18]])
+print("codes:", [Outcome(int(c)).name for c in sequence.outcome[12:18]])
 
 # %% [markdown]
 # ## 4. Which pixels belong to it

@@ -42,13 +42,14 @@ from scipy.spatial import cKDTree
 from scipy.stats import norm
 from skimage.measure import find_contours
 
-from jaxmem import anchors, gp, surface
+from jaxmem import anchors, gp, levelset, surface
 from jaxmem.grouping import describe, midline
 from jaxmem.grouping.select import is_closed
 from jaxmem.io import as_instances, read_mrc
 from jaxmem.metrics import distance_to_surface
 from jaxmem.pipeline.masks import band_thickness
-from jaxmem.settings import SelectConfig
+from jaxmem.points import sphere_directions
+from jaxmem.settings import FitConfig, SelectConfig
 
 CASES = int(os.environ.get("JAXMEM_NOTEBOOK_CASES", "6"))  # of section 3
 DATA = os.environ.get("JAXMEM_NOTEBOOK_DATA", "")  # folder of section 5; "none" skips it; empty looks for it
@@ -100,7 +101,7 @@ noise = jnp.concatenate([jnp.full(len(points), 0.5), extra.sigma])
 # %% [markdown]
 # The thin plate kernel is a covariance only up to the distance $R$, which `gp.valid_radius` takes from every point at which the
 # kernel will be evaluated, the grid's corners included. `gp.learn` finds the prior's amplitude, and a factor on the noise of each
-# group (points, anchors), by marginal likelihood; `spread` says how far each may move. The points' noise is known here and may hardly
+# group (points, anchors), by marginal likelihood; `log_sigma` says how far each may move. The points' noise is known here and may hardly
 # move. Left free it would come out too small: where the prior mean is zero the amplitude has to explain the whole shape, and explains
 # some of the noise as well. Section 2 has a better prior mean. `gp.fit` then solves once.
 
@@ -110,12 +111,9 @@ axis = jnp.arange(LOW, HIGH + STEP, STEP)
 grid = jnp.stack(jnp.meshgrid(axis, axis, indexing="ij"), -1)
 R = gp.valid_radius(gp.ThinPlate, np.concatenate([x, np.array([[LOW, LOW], [LOW, HIGH], [HIGH, LOW], [HIGH, HIGH]])]))
 group = jnp.asarray(np.arange(len(x)) >= len(points), int)
-learnt = gp.learn(
-    gp.ThinPlate(jnp.array(20.0**2), jnp.array(R)), x, y, noise, group,
-    floor=jnp.zeros(2), ceiling=jnp.array([2.0, 1.0]), spread=jnp.array([1.5, 0.05, 1.0]),
-)  # fmt: skip
-kernel, noise = learnt.kernel, noise * learnt.scales[group]
-posterior = gp.fit(kernel, x, y, noise)
+learnt = gp.learn(x, y, noise=noise, prior=gp.ThinPlate(jnp.array(20.0**2), jnp.array(R)), group=group, floor=jnp.zeros(2), ceiling=jnp.array([2.0, 1.0]), log_sigma=jnp.array([1.5, 0.05, 1.0]))  # fmt: skip
+kernel, noise = learnt.prior.kernel, noise * learnt.scales[group]
+posterior = gp.fit(x, y, noise=noise, prior=kernel)
 assert posterior.success
 print(
     f"R {R:.0f}, amplitude {float(kernel.variance) ** 0.5:.1f} voxels, anchors' noise x {float(learnt.scales[1]):.2f}"
@@ -126,14 +124,14 @@ print(
 # each place (paper, equation 5). `gp.sample` draws whole functions: correlated along the curve, as a band of error bars cannot be.
 
 # %%
-deviations = jax.jit(lambda posterior, points: jnp.sqrt(gp.over(gp.variance, posterior, points)))
+deviations = jax.jit(lambda posterior, points: jnp.sqrt(gp.map_points(gp.variance, posterior, points)))
 many = grid.reshape(-1, 2)
 mean, sigma = (f(posterior, many).reshape(grid.shape[:2]) for f in (gp.means, deviations))
 density = gp.level_set_density(mean, sigma)
 
 support = grid[::6, ::6].reshape(-1, 2)  # three voxels apart, about as far as the points are
 expansion, weights = gp.sample(jax.random.key(0), posterior, support, 6)
-samples = [gp.means(gp.drawn(expansion, w), many).reshape(grid.shape[:2]) for w in weights]
+samples = [gp.means(gp.with_weights(expansion, w), many).reshape(grid.shape[:2]) for w in weights]
 
 
 def zero_lines(values, low=LOW, step=STEP):
@@ -204,12 +202,12 @@ for hole in ([64, 64, 86], [56, 44, 64], [70, 80, 52]):
 cloud, normals = cloud[seen], normals[seen]
 cloud = cloud + rng.normal(0, 0.8, (len(cloud), 1)) * normals
 
-config = surface.FitConfig(spacing=3.0, inflation=1.0, least_noise=0.1)  # the points' errors are independent here
+config = FitConfig(spacing=3.0, inflation=1.0, least_noise=0.1)  # the points' errors are independent here
 shape = describe(cloud, normals, SHAPE)
 membrane = surface.fit_membranes([cloud], [normals], [shape], [True], config)[0]
 mesh, _ = surface.extract(membrane, SHAPE, config)
 
-even = anchors.sphere_directions(20000, 3)
+even = sphere_directions(20000, 3)
 volume = 4 * np.pi / 3 * float(jnp.mean(reach(even) ** 3))
 print(
     f"{len(cloud)} points; noise {membrane.noise:.2f} voxels (true: 0.8); the mesh is {'' if mesh.closed else 'not '}closed"
@@ -218,7 +216,7 @@ print(f"volume {mesh.volume:.0f} +- {mesh.volume_sigma:.0f} voxels (true: {volum
 
 # %% [markdown]
 # A plane through the middle, along the beam (z, upwards). The band is where $|f| < 2\sigma$. The curvature is measured by the
-# mesh at every vertex, averaged over `FitConfig.curvature_radius` voxels; that of the truth comes from `surface.curvatures`, which
+# mesh at every vertex, averaged over `FitConfig.curvature_radius` voxels; that of the truth comes from `levelset.curvatures`, which
 # takes a function's first and second derivatives. One picture proves little; the next section counts.
 
 # %%
@@ -238,7 +236,7 @@ outline = np.asarray(reach(ways)[:, None] * ways)
 @jax.jit
 @jax.vmap
 def true_curvature(p):
-    return surface.curvatures(jax.grad(level)(p), jax.hessian(level)(p))[0]
+    return levelset.curvatures(jax.grad(level)(p), jax.hessian(level)(p))[0]
 
 
 close = np.flatnonzero(np.abs(mesh.vertices[:, 2] - MIDDLE[2]) < 0.5)
@@ -314,13 +312,13 @@ keep(figure, "calibration")
 # %% [markdown]
 # ## 4. Gradients of the surface
 #
-# `surface.locate` finds where a line meets the surface. Its derivative is that of the implicit function theorem,
+# `levelset.locate` finds where a line meets the surface. Its derivative is that of the implicit function theorem,
 # $\mathrm{d}t = -\mathrm{d}f / (\nabla f \cdot n)$, and reaches through `gp.fit` to whatever the posterior was made of. Here, the position of the curve of
 # section 1 along its normal at one place in the gap, against the points, their values and their noise, beside central differences.
 
 # %%
 start = jnp.asarray(curve(np.array([6.0]))[0])
-start = surface.locate(posterior, start, start)
+start = levelset.locate(posterior, start, start)
 normal = gp.gradient(posterior, start)
 normal /= jnp.linalg.norm(normal)
 
@@ -328,7 +326,7 @@ normal /= jnp.linalg.norm(normal)
 @jax.jit
 def position(x, y, noise):
     """Of the curve on a line, in voxels along the line."""
-    return (surface.locate(gp.fit(kernel, x, y, noise), start, normal) - start) @ normal
+    return (levelset.locate(gp.fit(x, y, noise=noise, prior=kernel), start, normal) - start) @ normal
 
 
 slopes = jax.jit(jax.grad(position, (0, 1, 2)))(x, y, noise)
@@ -375,14 +373,14 @@ known, checks = jnp.asarray(curve(np.linspace(0.3, 6.0, 8))), jnp.asarray(curve(
 
 
 def curve_given(a, b):
-    return gp.fit(kernel, places, values, jnp.concatenate([jnp.exp(a + b * score), sides.sigma]))
+    return gp.fit(places, values, noise=jnp.concatenate([jnp.exp(a + b * score), sides.sigma]), prior=kernel)
 
 
 @jax.jit
 def distance(parameters, targets):
     """Root mean square distance of the curve from places where it should be, along rays."""
     function = curve_given(*parameters)
-    off = jax.vmap(lambda p: surface.locate(function, p, p))(targets) - targets
+    off = jax.vmap(lambda p: levelset.locate(function, p, p))(targets) - targets
     return jnp.sqrt(jnp.mean(jnp.sum(off**2, 1)))
 
 
@@ -454,7 +452,7 @@ def show_real(axes, file, value):
     line = midline((labels == value).astype(np.float32), thickness, 0.3)
     held = hold_out(line.points, np.random.default_rng(0))
     rest, normals = line.points[~held], line.normals[~held]
-    config = surface.FitConfig(inflation=1.0, least_noise=0.3, max_sigma=5.0, draws=2)
+    config = FitConfig(inflation=1.0, least_noise=0.3, max_sigma=5.0, draws=2)
     shape = describe(rest, normals, labels.shape)
     membrane = surface.fit_membranes([rest], [normals], [shape], [is_closed(shape, SelectConfig())], config)[0]
     found = surface.extract(membrane, labels.shape, config) if membrane else None

@@ -5,6 +5,7 @@ import pytest
 
 from jaxmem import anchors, gp
 from jaxmem.ellipse import ball, from_stretch
+from jaxmem.points import sphere_directions
 
 
 def test_rays_lie_where_the_paper_says():
@@ -12,7 +13,7 @@ def test_rays_lie_where_the_paper_says():
     rng = np.random.default_rng(0)
     centre = jnp.array([5.0, 6.0, 7.0])
     b = centre + jnp.asarray(rng.normal(0, 10, (8, 3)), jnp.float32)
-    a = anchors.by_rays(b, centre, 1.2)
+    a = anchors.by_rays(b, centre, alpha=1.2)
     length = np.linalg.norm(b - centre, axis=1)
     assert np.allclose(np.linalg.norm(a.points[:8] - centre, axis=1), 1.2 * length, rtol=1e-5)
     assert np.allclose(np.linalg.norm(a.points[8:] - centre, axis=1), 0.8 * length, rtol=1e-5)
@@ -34,13 +35,13 @@ def test_ellipsoid_anchors_enclose(d):
 @pytest.mark.parametrize("alpha", [1.0, 2.0, 0.5])
 def test_alpha_out_of_range(alpha):
     with pytest.raises(ValueError, match="alpha"):
-        anchors.by_rays(jnp.ones((1, 3)), jnp.zeros(3), alpha)
+        anchors.by_rays(jnp.ones((1, 3)), jnp.zeros(3), alpha=alpha)
     with pytest.raises(ValueError, match="alpha"):
-        anchors.by_ellipsoid(ball(jnp.zeros(3), 1.0), 4, alpha)
+        anchors.by_ellipsoid(ball(jnp.zeros(3), 1.0), 4, alpha=alpha)
 
 
 def test_directions_are_even():
-    u = np.asarray(anchors.sphere_directions(300, 3))
+    u = np.asarray(sphere_directions(300, 3))
     assert np.allclose(np.linalg.norm(u, axis=1), 1.0, atol=1e-5)
     assert np.abs(u.mean(0)).max() < 0.02
     gaps = np.sort(np.linalg.norm(u[:, None] - u[None], axis=-1), 1)[:, 1]
@@ -64,11 +65,11 @@ def test_rings_close_both_circles_of_a_double_membrane():
         y = jnp.concatenate([jnp.zeros(120), extra.values])
         noise = jnp.concatenate([jnp.full(120, 0.3), extra.sigma])
         kernel = gp.ThinPlate(jnp.array(100.0), jnp.array(gp.valid_radius(gp.ThinPlate, np.asarray(x))))
-        posterior = gp.fit(kernel, x, y, noise)
+        posterior = gp.fit(x, y, noise=noise, prior=kernel)
         rays = np.linspace(0, 2 * np.pi, 40, endpoint=False)
         radius = np.linspace(5.0, 23.0, 200)
         grid = radius[:, None, None] * np.stack([np.sin(rays), np.cos(rays)], 1)
-        value = np.asarray(gp.over(gp.mean, posterior, jnp.asarray(grid.reshape(-1, 2)))).reshape(200, 40)
+        value = np.asarray(gp.map_points(gp.mean, posterior, jnp.asarray(grid.reshape(-1, 2)))).reshape(200, 40)
         for i in range(40):
             crossing = radius[1:][np.diff(np.sign(value[:, i])) != 0]
             assert len(crossing) == 2

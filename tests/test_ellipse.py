@@ -6,6 +6,7 @@ from jax.test_util import check_grads
 from scipy.stats import t as student
 
 from jaxmem import ellipse as ell
+from jaxmem.types import Outcome
 
 
 def rotation(angle):
@@ -107,7 +108,7 @@ def test_recovers_an_ellipse_with_spurious_points():
     rng = np.random.default_rng(0)
     points = on_ellipse(rng, 100, (40, 50), (30, 18), 0.5, noise=0.5)
     result = fit(*padded(np.concatenate([points, rng.uniform(0, 100, (10, 2)).astype(np.float32)])), noise=0.5)
-    assert ell.Code(int(result.code)) is ell.Code.OK
+    assert Outcome(int(result.outcome)) is Outcome.OK
     assert np.allclose(result.ellipse.centre, (40, 50), atol=0.3)
     assert np.allclose(result.ellipse.semi_axes, (30, 18), atol=0.4)
     assert 0.4 < float(result.sigma) < 0.65
@@ -121,7 +122,7 @@ def test_recovery_is_flat_over_angles_and_axis_ratios():
     cases = by_angle + by_ratio
     points, mask = map(np.stack, zip(*[padded(on_ellipse(rng, 120, *case, noise=0.5)) for case in cases]))
     result = jax.jit(jax.vmap(lambda p, m: ell.fit(p, m, noise=0.5)))(points, mask)
-    assert (np.asarray(result.code) == 0).mean() > 0.99
+    assert (np.asarray(result.outcome) == 0).mean() > 0.99
     truth = jax.vmap(ell.parameters)(jax.tree.map(lambda *a: jnp.stack(a), *[ellipse(*case) for case in cases]))
     miss = np.asarray(jax.vmap(ell.parameters)(result.ellipse) - truth)
     error = np.abs(miss).max(1)
@@ -162,18 +163,18 @@ def test_bad_arguments_are_refused():
 
 
 def codes_of(points):
-    return ell.Code(int(fit(*padded(np.asarray(points, np.float32))).code))
+    return Outcome(int(fit(*padded(np.asarray(points, np.float32))).outcome))
 
 
 def test_degenerate_points_end_with_a_code():
     line = np.stack([np.linspace(0, 40, 50), np.linspace(0, 20, 50)], 1)
     rng = np.random.default_rng(3)
-    assert codes_of(np.zeros((3, 2))) is ell.Code.TOO_FEW_POINTS
-    assert codes_of(np.zeros((50, 2))) is ell.Code.TOO_SMALL
-    assert codes_of(line) in (ell.Code.TOO_SMALL, ell.Code.UNDETERMINED)
+    assert codes_of(np.zeros((3, 2))) is Outcome.TOO_FEW
+    assert codes_of(np.zeros((50, 2))) is Outcome.TOO_SMALL
+    assert codes_of(line) in (Outcome.TOO_SMALL, Outcome.UNDETERMINED)
     t = rng.uniform(0, 0.3, 60)  # a twentieth of a circle: hardly bent
     arc = np.stack([100 * np.cos(t), 100 * np.sin(t)], 1) + rng.normal(0, 0.5, (60, 2))
-    assert codes_of(arc) in (ell.Code.TOO_SMALL, ell.Code.UNDETERMINED)
+    assert codes_of(arc) in (Outcome.TOO_SMALL, Outcome.UNDETERMINED)
     for points in (line, arc, np.zeros((50, 2)), np.zeros((3, 2)), np.array([[1.0, 2.0]] * 4 + [[5.0, 5.0]])):
         result = fit(*padded(np.asarray(points, np.float32)))
         assert all(np.isfinite(a).all() for a in jax.tree.leaves((result.ellipse, result.sigma)))
@@ -194,7 +195,7 @@ def test_a_circle_has_an_angle_of_which_nothing_is_known():
 def test_derivatives_of_a_fit_against_differences():
     with jax.enable_x64():
         points = jnp.asarray(on_ellipse(np.random.default_rng(5), 40, (0, 0), (8, 6), 0.3, noise=0.1), jnp.float64)
-        prior = ell.near(ellipse((0, 0), (8, 6), 0.3, jnp.float64), 1.0, 1.0)
+        prior = ell.isotropic_prior(ellipse((0, 0), (8, 6), 0.3, jnp.float64), 1.0, 1.0)
 
         @jax.jit
         def found(points, centre):
@@ -213,7 +214,9 @@ def test_a_prior_decides_what_a_short_arc_leaves_open():
     truth = jax.tree.map(lambda *a: jnp.stack(a), *[ellipse(*case) for case in cases])
     shift = rng.normal(0, 0.8, (64, 5)).astype(np.float32) * np.array([1, 1, 1, 0.7, 1], np.float32)
     neighbour = jax.vmap(ell.from_parameters)(jax.vmap(ell.parameters)(truth) + shift)
-    held = jax.jit(jax.vmap(lambda p, m, e: ell.fit(p, m, prior=ell.near(e, 0.8, 0.8))))(points, mask, neighbour)
+    held = jax.jit(jax.vmap(lambda p, m, e: ell.fit(p, m, prior=ell.isotropic_prior(e, 0.8, 0.8))))(
+        points, mask, neighbour
+    )
 
     @jax.jit
     @jax.vmap
@@ -283,7 +286,7 @@ def test_a_few_pixels_on_one_slice_and_many_twenty_slices_away():
     cold = np.asarray(fit(*padded(points[-1, :8])).ellipse.semi_axes)
     assert np.abs(last - axes[-1]).max() < 2.0
     assert np.abs(cold - axes[-1]).max() > 4.0
-    assert int(found.code[10]) == ell.Code.TOO_FEW_POINTS
+    assert int(found.outcome[10]) == Outcome.TOO_FEW
     assert np.abs(np.asarray(found.ellipse.semi_axes)[10] - axes[10]).max() < 2.0
     size = np.sqrt(np.einsum("nii->n", np.asarray(found.covariance)))
     assert size[-1] > size[0]
@@ -365,7 +368,9 @@ def test_nothing_compiles_twice():
     @jax.jit
     def counted(points, mask, prior_sigma):
         traces.append(1)
-        return ell.fit(points, mask, prior=ell.near(ellipse((0, 0), (9, 7), 0.0), prior_sigma, prior_sigma)).code
+        return ell.fit(
+            points, mask, prior=ell.isotropic_prior(ellipse((0, 0), (9, 7), 0.0), prior_sigma, prior_sigma)
+        ).outcome
 
     points, mask = padded(on_ellipse(np.random.default_rng(13), 30, (0, 0), (9, 7), 0.0))
     for sigma in (0.5, 1.0):

@@ -6,6 +6,7 @@ from jaxtyping import TypeCheckError
 
 from jaxmem import gp
 from jaxmem.ellipse import from_stretch
+from jaxmem.types import Outcome
 
 
 @pytest.fixture(autouse=True)
@@ -85,14 +86,14 @@ def test_kernels_for_comparison(kernel, formula):
     slope = float(jax.grad(k.profile)(jnp.array(0.0)))
     assert slope == pytest.approx((formula(1e-4) - 1) / 1e-8, rel=1e-2)
     assert np.array_equal(jax.grad(k)(jnp.ones(3), jnp.ones(3)), np.zeros(3))
-    assert np.isfinite(gp.hessian(gp.fit(k, jnp.eye(3), jnp.ones(3), jnp.ones(3)), jnp.eye(3)[0])).all()
+    assert np.isfinite(gp.hessian(gp.fit(jnp.eye(3), jnp.ones(3), noise=jnp.ones(3), prior=k), jnp.eye(3)[0])).all()
 
 
 @pytest.mark.parametrize(("kernel", "d"), KERNELS)
 def test_posterior_equals_the_textbook(kernel, d):
     k, x, y = make(kernel, d)
     noise = jnp.full(len(y), 0.5)
-    posterior = gp.fit(k, x, y, noise)
+    posterior = gp.fit(x, y, noise=noise, prior=k)
     q = x[:5] * 1.1 + 0.3
     gram = np.array([[float(k(a, b)) for b in x] for a in x]) + (0.25 + 1e-8) * np.eye(len(y))
     cross = np.array([[float(k(a, b)) for b in x] for a in q])
@@ -106,19 +107,19 @@ def test_posterior_equals_the_textbook(kernel, d):
 def test_masked_equals_unmasked_and_batched_equals_single(kernel, d):
     k, x, y = make(kernel, d)
     noise = jnp.full(len(y), 0.5)
-    alone = gp.fit(k, x[:30], y[:30], noise[:30])
-    masked = jax.jit(gp.fit)(k, x, y, noise, jnp.arange(len(y)) < 30)
+    alone = gp.fit(x[:30], y[:30], noise=noise[:30], prior=k)
+    masked = jax.jit(gp.fit)(x, y, jnp.arange(len(y)) < 30, noise=noise, prior=k)
     q = jnp.ones(d)
     assert np.allclose(gp.mean(alone, q), gp.mean(masked, q), atol=1e-8)
     assert np.allclose(gp.variance(alone, q), gp.variance(masked, q), atol=1e-8)
-    batch = jax.vmap(gp.fit, (None, 0, 0, None))(k, jnp.stack([x, 2 * x]), jnp.stack([y, y]), noise)
-    assert np.allclose(batch.weights[0], gp.fit(k, x, y, noise).weights, atol=1e-8)
+    batch = jax.vmap(lambda x, y: gp.fit(x, y, noise=noise, prior=k))(jnp.stack([x, 2 * x]), jnp.stack([y, y]))
+    assert np.allclose(batch.weights[0], gp.fit(x, y, noise=noise, prior=k).weights, atol=1e-8)
 
 
 @pytest.mark.parametrize(("kernel", "d"), KERNELS)
 def test_derivatives_equal_automatic_ones_and_differences(kernel, d):
     k, x, y = make(kernel, d)
-    posterior = gp.fit(k, x, y, jnp.full(len(y), 0.5))
+    posterior = gp.fit(x, y, noise=jnp.full(len(y), 0.5), prior=k)
     q = jnp.full(d, 3.3)
     value, slope, bend = gp.derivatives(posterior, q)
     assert np.allclose(value, gp.mean(posterior, q))
@@ -137,7 +138,7 @@ def test_gradient_through_the_fit():
     k, x, y = make(gp.Cubic, 3)
 
     def value(noise):
-        return gp.mean(gp.fit(k, x, y, jnp.full(len(y), noise)), jnp.ones(3))
+        return gp.mean(gp.fit(x, y, noise=jnp.full(len(y), noise), prior=k), jnp.ones(3))
 
     difference = (value(0.5 + 1e-5) - value(0.5 - 1e-5)) / 2e-5
     assert np.allclose(jax.grad(value)(0.5), difference, rtol=1e-4)
@@ -153,9 +154,9 @@ def test_level_set_density_is_that_of_sampled_functions():
     """Equation (5) by hand at mean 1 and variance 4, and against the share of drawn functions that are nearly zero there."""
     assert float(gp.level_set_density(jnp.array(1.0), jnp.array(2.0))) == pytest.approx(0.17603, abs=1e-5)
     k, x, y = make(gp.Cubic, 3)
-    posterior, q = gp.fit(k, x, y, jnp.full(len(y), 0.5)), jnp.array([[1.0, 8.0, 3.0]])
+    posterior, q = gp.fit(x, y, noise=jnp.full(len(y), 0.5), prior=k), jnp.array([[1.0, 8.0, 3.0]])
     expansion, weights = gp.sample(jax.random.key(3), posterior, q, 20000)
-    values = jax.vmap(lambda w: gp.mean(gp.drawn(expansion, w), q[0]))(weights)
+    values = jax.vmap(lambda w: gp.mean(gp.with_weights(expansion, w), q[0]))(weights)
     density = gp.level_set_density(gp.mean(posterior, q[0]), jnp.sqrt(gp.variance(posterior, q[0])))
     assert float((jnp.abs(values) < 0.05).mean() / 0.1) == pytest.approx(float(density), rel=0.15)
 
@@ -163,15 +164,15 @@ def test_level_set_density_is_that_of_sampled_functions():
 def test_failures_are_codes_and_shapes_are_checked():
     k, x, y = make(gp.Cubic, 3)
     noise = jnp.ones(len(y))
-    assert int(gp.fit(k, x, y, noise).code) == gp.Code.OK
-    bad = jax.jit(gp.fit)(k, x.at[0, 0].set(jnp.nan), y, noise)
-    assert int(bad.code) == gp.Code.FAILED
+    assert int(gp.fit(x, y, noise=noise, prior=k).outcome) == Outcome.OK
+    bad = jax.jit(gp.fit)(x.at[0, 0].set(jnp.nan), y, noise=noise, prior=k)
+    assert int(bad.outcome) == Outcome.NOT_FINITE
     assert not bool(bad.success)
-    assert int(gp.fit(gp.Cubic(k.variance, k.R / 3), x, y, noise).code) == gp.Code.RADIUS
-    assert int(gp.fit(k, x, y, noise, jnp.zeros(len(y), bool)).code) == gp.Code.EMPTY
-    assert int(gp.fit_sparse(k, x, y.at[0].set(jnp.nan), noise, x[:9]).code) == gp.Code.FAILED
+    assert int(gp.fit(x, y, noise=noise, prior=gp.Cubic(k.variance, k.R / 3)).outcome) == Outcome.RADIUS
+    assert int(gp.fit(x, y, jnp.zeros(len(y), bool), noise=noise, prior=k).outcome) == Outcome.EMPTY
+    assert int(gp.fit_sparse(x, y.at[0].set(jnp.nan), x[:9], noise=noise, prior=k).outcome) == Outcome.NOT_FINITE
     with pytest.raises((ValueError, TypeCheckError)):
-        gp.fit(k, x, y[:5], jnp.ones(len(y)))
+        gp.fit(x, y[:5], noise=jnp.ones(len(y)), prior=k)
 
 
 @pytest.mark.parametrize("shape", ["duplicates", "plane", "line", "three"])
@@ -183,22 +184,22 @@ def test_degenerate_points_end_well(shape):
         "line": x * jnp.array([0.0, 0.0, 1.0]),
         "three": x[:3],
     }[shape]
-    posterior = gp.fit(k, x, jnp.zeros(len(x)), jnp.full(len(x), 0.1))
+    posterior = gp.fit(x, jnp.zeros(len(x)), noise=jnp.full(len(x), 0.1), prior=k)
     assert bool(posterior.success)
     assert np.isfinite(gp.variance(posterior, x[0] + 0.5))
 
 
 def test_variance_beyond_the_valid_ball_is_the_priors():
     k, x, y = make(gp.Cubic, 3)
-    posterior = gp.fit(k, x, y, jnp.ones(len(y)))
+    posterior = gp.fit(x, y, noise=jnp.ones(len(y)), prior=k)
     assert float(gp.variance(posterior, jnp.full(3, 500.0))) == pytest.approx(100.0)
     assert float(gp.variance(posterior, x[0])) < 2.0
 
 
 def test_dtype_follows_the_input():
     k, x, y = make(gp.Cubic, 3)
-    single = jax.tree.map(lambda a: a.astype(jnp.float32), (k, x, y))
-    posterior = gp.fit(*single, jnp.ones(len(y), jnp.float32))
+    k, x, y = jax.tree.map(lambda a: a.astype(jnp.float32), (k, x, y))
+    posterior = gp.fit(x, y, noise=0.5, prior=k)
     assert posterior.weights.dtype == jnp.float32
     assert gp.mean(posterior, jnp.ones(3, jnp.float32)).dtype == jnp.float32
 
@@ -210,7 +211,7 @@ def test_hot_functions_do_not_recompile():
     @jax.jit
     def fitted(k, x, y, noise):
         traces.append(1)
-        return gp.fit(k, x, y, noise)
+        return gp.fit(x, y, noise=noise, prior=k)
 
     for scale in (1.0, 2.0, 3.0):
         fitted(gp.Cubic(jnp.array(scale), k.R * scale), x * scale, y, jnp.full(len(y), scale))
@@ -219,62 +220,62 @@ def test_hot_functions_do_not_recompile():
 
 def test_means_and_slopes_in_single_precision_lose_nothing_that_matters():
     k, x, _ = make(gp.Cubic, 3, n=600)
-    posterior = gp.fit(k, x, jnp.sin(x[:, 0] / 4.0), jnp.full(600, 0.3))
+    posterior = gp.fit(x, jnp.sin(x[:, 0] / 4.0), noise=jnp.full(600, 0.3), prior=k)
     q = x[:200] * 1.07
     value, slope = gp.slopes(posterior, q)
-    exact = gp.over(gp.derivatives, posterior, q)
+    exact = gp.map_points(gp.derivatives, posterior, q)
     assert np.abs(gp.means(posterior, q) - exact.value).max() < 2e-3
     assert np.abs(value - exact.value).max() < 2e-3
     assert np.abs(slope - exact.gradient).max() < 2e-3
     assert value.dtype == jnp.float64
-    assert np.allclose(gp.over(gp.mean, posterior, q), exact.value)
+    assert np.allclose(gp.map_points(gp.mean, posterior, q), exact.value)
 
 
 def test_samples_have_the_posteriors_mean_and_covariance():
     k, x, y = make(gp.Cubic, 3)
-    posterior = gp.fit(k, x, y, jnp.full(len(y), 0.5))
+    posterior = gp.fit(x, y, noise=jnp.full(len(y), 0.5), prior=k)
     support = x[:6] * 1.2 + 0.5
     expansion, weights = gp.sample(jax.random.key(0), posterior, support, 4000)
-    values = jax.vmap(lambda w: gp.over(gp.mean, gp.drawn(expansion, w), support))(weights)
-    sigma = np.sqrt(gp.over(gp.variance, posterior, support))
-    assert np.abs((values.mean(0) - gp.over(gp.mean, posterior, support)) / sigma).max() < 0.08
+    values = jax.vmap(lambda w: gp.map_points(gp.mean, gp.with_weights(expansion, w), support))(weights)
+    sigma = np.sqrt(gp.map_points(gp.variance, posterior, support))
+    assert np.abs((values.mean(0) - gp.map_points(gp.mean, posterior, support)) / sigma).max() < 0.08
     assert np.allclose(values.std(0), sigma, rtol=0.05)
     full = gp.gram(k, support, support) - gp.gram(k, support, x) @ np.linalg.solve(
         gp.gram(k, x, x) + 0.25 * np.eye(len(y)), gp.gram(k, x, support)
     )
     assert np.abs(np.cov(values.T) - full).max() < 0.1 * np.diag(full).max()
-    assert np.allclose(gp.over(gp.mean, expansion, support), gp.over(gp.mean, posterior, support))
+    assert np.allclose(gp.map_points(gp.mean, expansion, support), gp.map_points(gp.mean, posterior, support))
     together = gp.derivatives_of(expansion, weights[:3], support[0] + 0.4)
-    one = jax.vmap(lambda w: gp.derivatives(gp.drawn(expansion, w), support[0] + 0.4))(weights[:3])
+    one = jax.vmap(lambda w: gp.derivatives(gp.with_weights(expansion, w), support[0] + 0.4))(weights[:3])
     assert all(np.allclose(a, b, atol=1e-7) for a, b in zip(together, one))
 
 
 def test_sparse_equals_exact_where_all_points_are_inducing_and_nears_it_otherwise():
     k, x, y = make(gp.Cubic, 3, n=300)
     k, y, noise = gp.Cubic(jnp.array(9.0), k.R), jnp.sin(x[:, 0] / 4.0), jnp.full(300, 0.3)
-    exact = gp.fit(k, x, y, noise)
+    exact = gp.fit(x, y, noise=noise, prior=k)
     q = x[::7] * 1.05
-    same = gp.fit_sparse(k, x, y, noise, x)
-    assert np.allclose(gp.over(gp.mean, same, q), gp.over(gp.mean, exact, q), atol=1e-4)
-    assert np.allclose(gp.over(gp.variance, same, q), gp.over(gp.variance, exact, q), rtol=1e-3)
-    few = jax.jit(gp.fit_sparse)(k, x, y, noise, x[gp.inducing(x, 100)])
-    assert np.abs(gp.over(gp.mean, few, q) - gp.over(gp.mean, exact, q)).max() < 0.15
-    ratio = np.sqrt(gp.over(gp.variance, few, q) / gp.over(gp.variance, exact, q))
+    same = gp.fit_sparse(x, y, x, noise=noise, prior=k)
+    assert np.allclose(gp.map_points(gp.mean, same, q), gp.map_points(gp.mean, exact, q), atol=1e-4)
+    assert np.allclose(gp.map_points(gp.variance, same, q), gp.map_points(gp.variance, exact, q), rtol=1e-3)
+    few = jax.jit(gp.fit_sparse)(x, y, x[gp.inducing(x, 100)], noise=noise, prior=k)
+    assert np.abs(gp.map_points(gp.mean, few, q) - gp.map_points(gp.mean, exact, q)).max() < 0.15
+    ratio = np.sqrt(gp.map_points(gp.variance, few, q) / gp.map_points(gp.variance, exact, q))
     assert ratio.min() > 0.85
     assert 0.97 < np.median(ratio) < 1.1
     expansion, weights = gp.sample(jax.random.key(0), few, q, 4000)
-    spread = jax.vmap(lambda w: gp.over(gp.mean, gp.drawn(expansion, w), q))(weights).std(0)
-    assert np.allclose(spread, np.sqrt(gp.over(gp.variance, few, q)), rtol=0.06)
+    spread = jax.vmap(lambda w: gp.map_points(gp.mean, gp.with_weights(expansion, w), q))(weights).std(0)
+    assert np.allclose(spread, np.sqrt(gp.map_points(gp.variance, few, q)), rtol=0.06)
 
 
 def test_sparse_masks_and_pads():
     k, x, y = make(gp.Cubic, 3)
     noise, z = jnp.full(len(y), 0.5), x[:12]
-    alone = gp.fit_sparse(k, x[:30], y[:30], noise[:30], z)
-    masked = gp.fit_sparse(k, x.at[30:].set(99.0), y, noise, z, jnp.arange(len(y)) < 30)
+    alone = gp.fit_sparse(x[:30], y[:30], z, noise=noise[:30], prior=k)
+    masked = gp.fit_sparse(x.at[30:].set(99.0), y, z, jnp.arange(len(y)) < 30, noise=noise, prior=k)
     assert np.allclose(alone.weights, masked.weights, atol=1e-8)
     with pytest.raises((ValueError, TypeCheckError)):
-        gp.fit_sparse(k, x, y[:3], noise, z)
+        gp.fit_sparse(x, y[:3], z, noise=noise, prior=k)
 
 
 def test_inducing_points_cover_the_set():
@@ -311,7 +312,7 @@ def test_a_trend_is_a_prior_mean_with_uncertain_parameters():
     """Against the textbook with the covariance of the parameters added to the kernel's."""
     k, x, y = make(gp.Cubic, 3)
     trend, noise = gp.Ellipsoid(ellipsoid(3), jnp.array(0.3)), jnp.full(len(y), 0.5)
-    posterior = gp.fit(k, x, y, noise, trend=trend)
+    posterior = gp.fit(x, y, noise=noise, prior=gp.Prior(k, trend))
     q = x[:7] * 1.1 + 0.2
     fx, fq = jax.vmap(trend.features)(x), jax.vmap(trend.features)(q)
     covariance = gp.gram(k, x, x) + fx @ fx.T + 0.25 * jnp.eye(len(y))
@@ -319,20 +320,20 @@ def test_a_trend_is_a_prior_mean_with_uncertain_parameters():
     mean = jax.vmap(trend.value)(q) + cross @ jnp.linalg.solve(covariance, y - jax.vmap(trend.value)(x))
     prior = jax.vmap(lambda p: k(p, p))(q) + (fq**2).sum(1)
     variance = prior - jnp.einsum("ij,ji->i", cross, jnp.linalg.solve(covariance, cross.T))
-    assert np.allclose(gp.over(gp.mean, posterior, q), mean, atol=1e-6)
-    assert np.allclose(gp.over(gp.variance, posterior, q), variance, rtol=1e-4, atol=1e-6)
-    derivatives = gp.over(gp.derivatives, posterior, q)
+    assert np.allclose(gp.map_points(gp.mean, posterior, q), mean, atol=1e-6)
+    assert np.allclose(gp.map_points(gp.variance, posterior, q), variance, rtol=1e-4, atol=1e-6)
+    derivatives = gp.map_points(gp.derivatives, posterior, q)
     assert np.allclose(derivatives.gradient[0], jax.grad(gp.mean, 1)(posterior, q[0]), atol=1e-7)
     assert np.allclose(derivatives.hessian[0], jax.hessian(gp.mean, 1)(posterior, q[0]), atol=1e-7)
     assert np.abs(gp.slopes(posterior, q)[1] - derivatives.gradient).max() < 1e-3
     # every deviation smaller by the same factor, the prior's as well: the mean stays, and sigma is smaller by it
-    smaller = gp.Ellipsoid(trend.ellipse, 0.9 * trend.spread)
-    less = gp.fit(gp.Cubic(0.81 * k.variance, k.R), x, y, 0.9 * noise, trend=smaller)
-    assert np.allclose(gp.over(gp.mean, less, q), mean, atol=1e-6)
-    assert np.allclose(gp.over(gp.variance, less, q), 0.81 * variance, rtol=1e-4, atol=1e-6)
-    same = gp.fit_sparse(k, x, y, noise, x, trend=trend)
-    assert np.allclose(gp.over(gp.mean, same, q), mean, atol=1e-3)
-    assert np.allclose(gp.over(gp.variance, same, q), variance, rtol=1e-2, atol=1e-4)
+    smaller = gp.Ellipsoid(trend.ellipse, 0.9 * trend.sigma)
+    less = gp.fit(x, y, noise=0.9 * noise, prior=gp.Prior(gp.Cubic(0.81 * k.variance, k.R), smaller))
+    assert np.allclose(gp.map_points(gp.mean, less, q), mean, atol=1e-6)
+    assert np.allclose(gp.map_points(gp.variance, less, q), 0.81 * variance, rtol=1e-4, atol=1e-6)
+    same = gp.fit_sparse(x, y, x, noise=noise, prior=gp.Prior(k, trend))
+    assert np.allclose(gp.map_points(gp.mean, same, q), mean, atol=1e-3)
+    assert np.allclose(gp.map_points(gp.variance, same, q), variance, rtol=1e-2, atol=1e-4)
 
 
 def drawn_from_the_prior(n, amplitude, noise, seed=0):
@@ -348,10 +349,10 @@ def learn(k, x, y, **changes):
     options = {
         "floor": jnp.array([0.01, 0.0]),
         "ceiling": jnp.array([50.0, 50.0]),
-        "spread": jnp.array([3.0, 3.0, 3.0]),
+        "log_sigma": jnp.array([3.0, 3.0, 3.0]),
     }
     group = jnp.where(jnp.arange(n) < n // 2, 0, 1)
-    return gp.learn(k, x, y, jnp.ones(n), group, **(options | changes))
+    return gp.learn(x, y, noise=jnp.ones(n), prior=k, group=group, **options | changes)
 
 
 def test_hyperparameters_are_found_again():
@@ -359,18 +360,18 @@ def test_hyperparameters_are_found_again():
     y = y.at[100:].add(jnp.asarray(np.random.default_rng(9).normal(0, 0.6, 100)))
     start = gp.Cubic(jnp.array(1.0), k.R)
     found = jax.jit(learn)(start, x, y)
-    assert np.sqrt(found.kernel.variance) == pytest.approx(5.0, rel=0.35)
+    assert np.sqrt(found.prior.kernel.variance) == pytest.approx(5.0, rel=0.35)
     assert float(found.scales[0]) == pytest.approx(0.3, rel=0.25)
     assert float(found.scales[1]) == pytest.approx(0.67, rel=0.25)
     assert (found.error[1:] < 0.2).all()
     noise = jnp.where(jnp.arange(200) < 100, found.scales[0], found.scales[1])
 
     def evidence(theta):
-        kernel = gp.Cubic(found.kernel.variance * jnp.exp(2 * theta[0]), k.R)
+        kernel = gp.Cubic(found.prior.kernel.variance * jnp.exp(2 * theta[0]), k.R)
         scaled = noise * jnp.exp(jnp.where(jnp.arange(200) < 100, theta[1], theta[2]))
-        return gp.log_likelihood(gp.fit(kernel, x, y, scaled), y)
+        return gp.fit(x, y, noise=scaled, prior=kernel).log_likelihood
 
-    prior = jnp.array([jnp.log(found.kernel.variance) / 2, *jnp.log(found.scales)]) / 9.0
+    prior = jnp.array([jnp.log(found.prior.kernel.variance) / 2, *jnp.log(found.scales)]) / 9.0
     slope = jax.grad(evidence)(jnp.zeros(3)) - prior
     assert np.abs(slope).max() < 0.05
 
@@ -379,23 +380,23 @@ def test_noise_has_a_floor_a_ceiling_and_a_prior():
     k, x, y = drawn_from_the_prior(60, 5.0, 0.0)
     assert float(learn(k, x, y, floor=jnp.array([0.2, 0.0])).scales[0]) == pytest.approx(0.2, rel=1e-6)
     assert float(learn(k, x, 100 * y, ceiling=jnp.array([50.0, 1.0])).scales[1]) <= 1.0 + 1e-9
-    tiny = learn(k, x[:20], y[:20], spread=jnp.array([1.0, 1.0, 1.0]))
+    tiny = learn(k, x[:20], y[:20], log_sigma=jnp.array([1.0, 1.0, 1.0]))
     assert np.isfinite(tiny.log_posterior)
     noisy = y + jnp.asarray(np.random.default_rng(1).normal(0, 0.3, 60))
-    bound = {"floor": jnp.array([1.0, 0.0]), "spread": jnp.array([1.5, 1.0, 1.0])}
-    dozen, many = (learn(k, x, noisy / 3.0, steps=steps, **bound).kernel.variance for steps in (12, 60))
+    bound = {"floor": jnp.array([1.0, 0.0]), "log_sigma": jnp.array([1.5, 1.0, 1.0])}
+    dozen, many = (learn(k, x, noisy / 3.0, steps=steps, **bound).prior.kernel.variance for steps in (12, 60))
     assert float(dozen) == pytest.approx(float(many), rel=0.05)  # a scale at its floor does not hold the others up
     bad = learn(k, x, y.at[0].set(jnp.nan))
     assert np.isnan(bad.log_posterior)
-    with pytest.raises(ValueError, match="spreads"):
-        learn(k, x, y, spread=jnp.ones(2))
+    with pytest.raises(ValueError, match="log_sigma"):
+        learn(k, x, y, log_sigma=jnp.ones(2))
 
 
 def test_leaving_one_out_is_what_the_others_predict():
     k, x, y = make(gp.Cubic, 3)
     noise = jnp.full(len(y), 0.5)
-    expected, sigma = gp.leave_one_out(gp.fit(k, x, y, noise), y)
-    others = gp.fit(k, x[1:], y[1:], noise[1:])
+    expected, sigma = gp.leave_one_out(gp.fit(x, y, noise=noise, prior=k), y)
+    others = gp.fit(x[1:], y[1:], noise=noise[1:], prior=k)
     assert float(expected[0]) == pytest.approx(float(gp.mean(others, x[0])), abs=1e-5)
     assert float(sigma[0]) == pytest.approx(float(jnp.sqrt(gp.variance(others, x[0]) + 0.25)), rel=1e-5)
 
@@ -405,7 +406,7 @@ def test_gradients_of_fit_and_evaluation_with_respect_to_everything():
     k, x, y = make(gp.Cubic, 3, n=20)
 
     def value(variance, R, x, y, noise):
-        posterior = gp.fit(gp.Cubic(variance, R), x, y, noise)
+        posterior = gp.fit(x, y, noise=noise, prior=gp.Cubic(variance, R))
         q = jnp.array([2.0, 7.0, -3.0])
         return gp.mean(posterior, q) + gp.variance(posterior, q)
 

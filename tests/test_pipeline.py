@@ -20,6 +20,7 @@ from jaxmem.pipeline.masks import outline, truth_midlines
 from jaxmem.pipeline.network import prepared_slices
 from jaxmem.pipeline.pruning import prune_and_recover, slice_ellipses
 from jaxmem.pipeline.record import Run
+from jaxmem.results import Found
 from jaxmem.settings import PreprocessConfig
 from jaxmem.surface import extract, fit_membranes, is_watertight
 
@@ -32,7 +33,7 @@ def segmented(phantom):
 def test_segment_finds_the_vesicle_in_noise(phantom, segmented):
     _, labels = phantom
     whole = np.where(labels == 4, 1, 0)
-    scores = evaluate(segmented.labels, segmented.semantic, segmented.surfaces(), whole)
+    scores = evaluate(segmented, whole)
     best = max(scores["membranes"], key=lambda row: row["dice"])
     assert best["closed"]
     assert best["dice"] > 0.7
@@ -59,7 +60,7 @@ def test_files_of_a_run_lie_on_the_input(tmp_path, phantom, segmented):
     from jaxmem.io import write_mrc
 
     write_mrc(source, tomogram.data, tomogram)
-    write_run(tmp_path / "run", segmented, tomogram, Config(), source=source, obj=True)
+    write_run(tmp_path / "run", segmented, tomogram, source=source, obj=True)
     names = {str(p.relative_to(tmp_path / "run")) for p in (tmp_path / "run").rglob("*") if p.is_file()}
     count = len(segmented.membranes)
     assert names == {
@@ -83,19 +84,26 @@ def test_files_of_a_run_lie_on_the_input(tmp_path, phantom, segmented):
     if is_watertight(faces):
         assert volume > 0  # outside is outside in xyz
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
-    assert len(manifest["input_sha256"]) == len(manifest["weights_sha256"]) == 64
+    assert len(manifest["input_sha256"]) == len(manifest["weights_sha256"]["network"]) == 64
+    assert manifest["date"].endswith("+00:00")
+    assert manifest["host"]
+    assert "cpu" in manifest["device"] or "gpu" in manifest["device"]
+    assert manifest["seeds"] == {"error_bars": 0, "grouping": 0}
+    assert manifest["config"]["grouping"]["method"] == "merge"  # what ran, not what was left open
+    assert manifest["config"]["fit"]["inflation"] == 5.0
     assert manifest["config"]["fit"]["alpha"] == 1.2
     assert {"jax", "jaxmem", "numpy"} <= set(manifest["versions"])
     report = (tmp_path / "run" / "report.html").read_text()
     assert report.count("data:image/png;base64,") == 4
     assert "http://" not in report
     assert "https://" not in report
-    again, semantic, surfaces = read_run(tmp_path / "run")
-    assert np.array_equal(again.data, segmented.labels)
-    assert np.array_equal(semantic, segmented.semantic)
+    again = read_run(tmp_path / "run")
+    assert np.array_equal(again.labels, segmented.labels)
+    assert np.array_equal(again.semantic, segmented.semantic)
+    assert again.voxel_size == pytest.approx(segmented.voxel_size)
     for number, membrane in enumerate(segmented.membranes, 1):
-        assert np.allclose(surfaces[number].vertices, membrane.mesh.vertices, atol=0.02)
-        assert surfaces[number].closed == membrane.mesh.closed
+        assert np.allclose(again.surfaces[number].vertices, membrane.mesh.vertices, atol=0.02)
+        assert again.surfaces[number].closed == membrane.mesh.closed
 
 
 def test_noise_alone_gives_an_empty_but_complete_run(tmp_path):
@@ -105,7 +113,7 @@ def test_noise_alone_gives_an_empty_but_complete_run(tmp_path):
     assert result.membranes == []
     assert not result.labels.any()
     assert any("no membrane was found" in text for text in result.warnings)
-    write_run(tmp_path / "run", result, tomogram, Config())
+    write_run(tmp_path / "run", result, tomogram)
     assert (tmp_path / "run" / "report.html").read_text().count("no membrane was found")
     assert (tmp_path / "run" / "membranes.csv").read_text().startswith("membrane,closed")
 
@@ -174,7 +182,7 @@ def test_few_slices_and_images_are_fitted_with_curves(slices):
     radius = np.linalg.norm(result.membranes[0].mesh.vertices - (48, 50), axis=1)
     assert abs(radius.mean() - 26) < 0.5
     truth = np.broadcast_to(np.abs(d) <= 1.8, result.labels.shape).astype(int)
-    scores = evaluate(result.labels, result.semantic, result.surfaces(), truth)
+    scores = evaluate(result, truth)
     assert scores["membranes"][0]["dice"] > 0.8
     assert scores["distance_voxels"]["mean"] < 0.6
 
@@ -201,7 +209,7 @@ def test_fit_of_a_mask(shells, instances):
     for one, radius in zip(evidence, sorted(radii.values())):  # nine parameters are enough for a sphere
         assert one.ellipsoid < one.ellipses
         assert np.allclose(one.semi_axes, radius, rtol=0.1)
-    scores = evaluate(result.labels, result.semantic, result.surfaces(), volume)
+    scores = evaluate(result, volume)
     assert scores["instances"]["matched"] == 3
     assert scores["instances"]["invented"] == []
     assert scores["distance_voxels"]["mean"] < 0.5
@@ -323,7 +331,7 @@ def test_large_sparse_and_unsigned_instance_numbers(shells):
 
 def test_truth_of_another_shape_is_refused(shells):
     with pytest.raises(ValueError, match="shape"):
-        evaluate(np.zeros((2, 4, 4), int), np.zeros((2, 4, 4), int), {}, shells[0])
+        evaluate(Found(np.zeros((2, 4, 4), int), np.zeros((2, 4, 4), int), {}, 1.0), shells[0])
 
 
 def test_midlines_of_a_truth(shells):

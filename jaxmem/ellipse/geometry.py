@@ -269,7 +269,9 @@ def raster(ellipse: Quadric, shape: tuple[int, ...], thickness: float | None = N
     """
     grid = jnp.stack(jnp.meshgrid(*map(jnp.arange, shape), indexing="ij"), -1).astype(ellipse.centre.dtype)
     if thickness is None:
-        mapped = (grid - ellipse.centre.reshape((1,) * len(shape) + (-1,))) @ (ellipse.rotation / ellipse.semi_axes[:, None]).T
+        mapped = (grid - ellipse.centre.reshape((1,) * len(shape) + (-1,))) @ (
+            ellipse.rotation / ellipse.semi_axes[:, None]
+        ).T
         return jnp.sum(mapped**2, -1) <= 1.0
     away = jax.vmap(lambda p: distance(ellipse, p))(grid.reshape(-1, len(shape)))
     return (jnp.abs(away) <= 0.5 * thickness).reshape(shape)

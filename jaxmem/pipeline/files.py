@@ -82,7 +82,8 @@ def write_run(
 
     Arguments:
         target: the run's folder.
-        result, tomogram: what was computed, and from what.
+        result: what was computed.
+        tomogram: from what, and where that lies.
         source: the input file, for the manifest.
         overwrite: replace an earlier run.
         obj: write OBJ meshes beside the PLY ones.
@@ -91,6 +92,7 @@ def write_run(
     Raises:
         JaxmemError: if the folder exists or cannot be written.
     """
+    result = result._replace(voxel_size=tomogram.voxel_size, origin=tomogram.origin)
     with OutputFolder(target, overwrite) as folder:
         write_mrc(folder / "semantic.mrc", result.semantic, tomogram)
         write_mrc(folder / "labels.mrc", result.labels, tomogram)
