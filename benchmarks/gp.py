@@ -28,6 +28,7 @@ from threadpoolctl import threadpool_limits
 
 from jaxmem import anchors, gp
 from jaxmem.grouping import describe
+from jaxmem.membrane import Surface
 from jaxmem.points import sphere_directions
 from jaxmem.settings import FitConfig
 from jaxmem.surface import Membrane, fit_membranes, fitting
@@ -98,7 +99,9 @@ def solve(p: Problem) -> Membrane:
     else:
         posterior = gp.fit_sparse(p.x, p.y, p.x[gp.inducing(jnp.asarray(p.x), 1024)], noise=p.sigma, prior=p.kernel)
     posterior = jax.block_until_ready(posterior)
-    return Membrane(posterior, MIDDLE, p.points + MIDDLE, p.low + MIDDLE, p.high + MIDDLE, True, NOISE)
+    return Membrane(
+        Surface(posterior, jnp.asarray(MIDDLE)), p.points + MIDDLE, p.low + MIDDLE, p.high + MIDDLE, True, NOISE
+    )
 
 
 def mean_surface(p: Problem, cells: int) -> tuple[Membrane, Field, np.ndarray]:

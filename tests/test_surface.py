@@ -94,7 +94,7 @@ def test_many_membranes_in_one_batch_equal_each_alone(monkeypatch):
         # learning ends before its last digits, so that rounding shows in them
         assert float(one.kernel.variance) == pytest.approx(float(other.kernel.variance), rel=0.05)
         with jax.enable_x64(True):
-            assert np.abs(gp.means(one, one.x) - gp.means(other, one.x)).max() < 0.01
+            assert np.abs(gp.means(one, one.points) - gp.means(other, one.points)).max() < 0.01
         assert alone.noise == pytest.approx(together[i].noise, rel=0.01)
 
 

@@ -6,6 +6,7 @@ points (`map_points`), so that no matrix of all points against all data is ever 
 
 import abc
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -94,7 +95,7 @@ def trend_at(trend: Trend, x: Float[Array, "n d"]) -> tuple[Float[Array, " n"], 
     return jax.vmap(trend.value)(x), jax.vmap(trend.features)(x)
 
 
-def check_rows(name: str, points: Array, values: Array, noise: Scalar) -> Array:
+def check_rows(name: str, points: Array, values: Array, noise: Any) -> Array:
     """The noise of each row, after the shapes have been looked at.
 
     Raises:
