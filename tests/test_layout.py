@@ -15,7 +15,7 @@ import jaxmem
 
 RINGS = [
     {"types", "settings", "numerics", "points", "checkpoints", "_xla"},
-    {"ellipse", "gp", "anchors", "levelset", "membrane", "preprocess", "simulate"},
+    {"ellipse", "gp", "anchors", "levelset", "membrane", "ridges", "preprocess", "simulate"},
     {"unet", "grouping"},
     {"surface", "metrics", "results", "io", "report"},
     {"pipeline", "cli"},

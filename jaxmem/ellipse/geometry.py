@@ -72,7 +72,7 @@ def stretch(ellipse: Quadric) -> Float[Array, "d d"]:
 @compiled
 def from_stretch(centre: Float[Array, " d"], matrix: Float[Array, "d d"]) -> Quadric:
     """The inverse of `stretch`: semi-axes in descending order. A circle's directions are arbitrary and have no gradient."""
-    axes, rotation = _eigen(matrix)
+    axes, rotation = eigen(matrix)
     if centre.shape[0] == 2:
         return Ellipse(centre, axes, jnp.arctan2(rotation[0, 1], rotation[0, 0]))
     return Ellipsoid(centre, axes, rotation)
@@ -100,7 +100,7 @@ def from_parameters(theta: Float[Array, " p"]) -> Quadric:
 
 
 @jax.custom_jvp
-def _eigen(matrix):
+def eigen(matrix):
     """Eigenvalues, descending, and eigenvectors as rows; the first one points towards larger first coordinates."""
     if len(matrix) == 2:  # written out: a batch of fits would wait for LAPACK
         (p, q), r = matrix[0], matrix[1, 1]
@@ -114,9 +114,9 @@ def _eigen(matrix):
     return values[::-1], rows * jnp.where(rows[:, :1] < 0, -1.0, 1.0).astype(rows.dtype)
 
 
-@_eigen.defjvp
+@eigen.defjvp
 def _eigen_jvp(primals, tangents):
-    values, rows = _eigen(*primals)
+    values, rows = eigen(*primals)
     change = rows @ tangents[0] @ rows.T
     gap = values[None, :] - values[:, None]
     apart = jnp.abs(gap) > 1e-6 * jnp.abs(values).max()
@@ -154,7 +154,7 @@ def from_conic(matrix: Float[Array, "e e"]) -> Quadric:
     quadratic = matrix[:d, :d]
     centre = -jnp.linalg.solve(quadratic, matrix[:d, d])
     level = -(matrix[d, d] + matrix[d, :d] @ centre)
-    values, rows = _eigen(quadratic)
+    values, rows = eigen(quadratic)
     real = (values > 0).all() & (level > 0)
     axes = jnp.sqrt(jnp.where(real, level / values, jnp.nan))
     return from_stretch(jnp.where(real, centre, jnp.nan), rows.T @ (axes[:, None] * rows))
