@@ -160,6 +160,7 @@ def test_random_bytes_are_refused_or_read(folder, raw, suffix):
 
 @drawn
 @given(values=arrays(st.sampled_from(["i1", "i2", "u2", "f4", "f8"]), st.sampled_from([(0,), (1,), (2, 3)])))
+@example(values=np.array([2.0**63], np.float32))
 def test_labels_are_whole_or_refused(values):
     try:
         labels = as_instances(values, "labels")
@@ -168,6 +169,7 @@ def test_labels_are_whole_or_refused(values):
         return
     assert labels.dtype.kind in "iu"
     assert labels.min(initial=0) >= 0
+    assert values.dtype == np.int8 or np.array_equal(labels, values)
     assert np.array_equal(as_instances(labels, "labels"), labels)
 
 
