@@ -9,11 +9,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from strategies import drawn
 
 from jaxmem.io import as_instances, read_mrc, read_ply, write_mrc, write_ply
 from jaxmem.types import JaxmemError, Tomogram
 
-drawn = settings(deadline=None, max_examples=30, derandomize=True, database=None)
 SIZES = st.sampled_from([1, 2, 3, 5])
 SUFFIXES = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress}
 MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
