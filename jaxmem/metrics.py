@@ -89,7 +89,8 @@ def compare_groups(found: Int[np.ndarray, " n"], truth: Int[np.ndarray, " n"], s
     """
     _, f = np.unique(found, return_inverse=True)
     _, t = np.unique(truth, return_inverse=True)
-    both = coo_matrix((np.ones(len(f)), (t.ravel(), f.ravel()))).tocsr()  # repeated entries are added
+    shape = (t.max(initial=-1) + 1, f.max(initial=-1) + 1)
+    both = coo_matrix((np.ones(len(f)), (t.ravel(), f.ravel())), shape).tocsr()  # repeated entries are added
     true_size, found_size = np.asarray(both.sum(1)).ravel(), np.asarray(both.sum(0)).ravel()
 
     def pairs(count: np.ndarray) -> float:
@@ -116,9 +117,15 @@ def distance_to_surface(
 
     The distance to the tangent plane at the nearest vertex where the point lies over it, else to that vertex less the
     plane's reach (the vertices' spacing); so the spacing does not put a floor under the result.
+
+    Raises:
+        ValueError: if the surface has no vertices.
     """
+    if len(vertices) == 0:
+        raise ValueError("distance_to_surface: the surface has no vertices")
     tree = cKDTree(vertices)
-    spacing = float(np.median(tree.query(vertices[:: max(1, len(vertices) // 2000)], k=2)[0][:, 1]))
+    sample = vertices[:: max(1, len(vertices) // 2000)]
+    spacing = float(np.median(tree.query(sample, k=2)[0][:, 1])) if len(vertices) > 1 else 0.0
     gap, nearest = tree.query(points)
     across = np.abs(((points - vertices[nearest]) * normals[nearest]).sum(1))
     along = np.sqrt(np.maximum(gap**2 - across**2, 0.0))
@@ -126,5 +133,5 @@ def distance_to_surface(
 
 
 def coverage(error: Float[np.ndarray, " n"], sigma: Float[np.ndarray, " n"], deviations: float = 1.96) -> float:
-    """Share of errors within `deviations` standard deviations: 0.95 for calibrated normal error bars."""
-    return float((np.abs(error) <= deviations * sigma).mean())
+    """Share of errors within `deviations` standard deviations: 0.95 for calibrated normal error bars; NaN for no errors."""
+    return float((np.abs(error) <= deviations * sigma).mean()) if len(error) else float("nan")

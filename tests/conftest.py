@@ -1,15 +1,22 @@
 """Shared fixtures: shapes are few and sessions long, because compilation is what costs time."""
 
+import ctypes
+import gc
 import os
-from importlib.metadata import version
+import sys
 from pathlib import Path
 
-if version("jax").startswith("0.10."):  # older emitters and fewer of LLVM's passes: half the compilation, and as fast
-    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=1")
+STRICT = False  # mixed dtypes, ranks that differ and keys used twice are errors
+
+if (
+    os.environ.get("JAXMEM_TEST_FAST_COMPILE") == "1"
+):  # jax 0.10: older emitters and fewer of LLVM's passes than users run
+    FAST = "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=1"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST}".strip()
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its threads would wait for those of the other process
 
-from jaxtyping import install_import_hook
+from jaxtyping import install_import_hook  # noqa: E402
 
 hook = install_import_hook("jaxmem", "beartype.beartype")
 
@@ -20,6 +27,10 @@ jax.config.update(
     os.environ.get("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".cache" / "xla")),
 )
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+if STRICT:
+    jax.config.update("jax_numpy_dtype_promotion", "strict")
+    jax.config.update("jax_numpy_rank_promotion", "raise")
+    jax.config.update("jax_debug_key_reuse", True)
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
@@ -29,6 +40,24 @@ from jaxmem.io import read_mrc, write_mrc  # noqa: E402
 from jaxmem.types import Tomogram  # noqa: E402
 
 PACKAGE = Path(jaxmem.__file__).parent
+MOST_MEMORY = 1.5e9  # bytes of a process; programs that JAX keeps take megabytes each
+
+
+def resident() -> int:
+    """Bytes that this process holds; 0 where the system does not say."""
+    pages = Path("/proc/self/statm")
+    return int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if pages.exists() else 0
+
+
+@pytest.fixture(autouse=True)
+def programs_are_dropped():
+    """Drop compiled programs between tests once they fill the memory; the files of the cache stay."""
+    yield
+    if resident() > MOST_MEMORY:
+        jax.clear_caches()
+        gc.collect()
+        if sys.platform == "linux":
+            getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)(0)
 
 
 @pytest.fixture(scope="session")

@@ -164,11 +164,12 @@ def as_instances(data: np.ndarray, name: str) -> np.ndarray:
         name: of the file, for the message.
 
     Raises:
-        JaxmemError: if a value is not whole, not finite, or negative in more than 8 bits.
+        JaxmemError: if a value is not whole, not finite, above 2^53, or negative in more than 8 bits.
     """
     data = np.asarray(data)
     if data.dtype == np.int8 and data.min(initial=0) < 0:
         return data.view(np.uint8)  # written by a program that takes mode 0 as unsigned
-    if not np.isfinite(data).all() or (data != np.round(data)).any() or data.min(initial=0) < 0:
+    whole = (np.abs(data) <= 2**53).all() and (data == np.round(data)).all()  # exact in double precision; False for NaN
+    if not whole or data.min(initial=0) < 0:
         raise JaxmemError(f"{name}: labels must be whole numbers from 0; this looks like a density or a probability")
     return data.astype(np.int64) if data.dtype.kind == "f" else data
