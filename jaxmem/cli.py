@@ -304,7 +304,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one verb; problems with the input become one line on standard error and exit status 1."""
+    """Run one verb; problems with the input become one line on standard error and exit status 1.
+
+    Arguments:
+        argv: the words after `jaxmem`; those of the process when None.
+
+    Returns:
+        The exit status.
+    """
     args = _parser().parse_args(argv)
     args.arguments = sys.argv[1:] if argv is None else argv
     try:

@@ -125,6 +125,10 @@ def inverse_lower(lower: Float[Array, "n n"], block: int = 128) -> Float[Array, 
 def square_of_lower(lower: Float[Array, "n n"], block: int = 128) -> Float[Array, "n n"]:
     """L^T L of a lower triangular matrix, without most of the multiplications by zero and each pair of columns once.
 
+    Arguments:
+        lower: (n, n), zero above the diagonal.
+        block: rows at a time.
+
     Example:
         >>> square_of_lower(jnp.array([[2.0, 0.0], [1.0, 1.0]])).tolist()
         [[5.0, 1.0], [1.0, 1.0]]

@@ -53,7 +53,12 @@ def _chosen(labels: np.ndarray, most: int) -> np.ndarray:
 
 
 def slices_figure(tomogram: Tomogram, semantic: np.ndarray, labels: np.ndarray, most: int = 4) -> Figure:
-    """Slices as they are, with what the network found, and with the membranes' labels in colour."""
+    """Slices as they are, with what the network found, and with the membranes' labels in colour.
+
+    Arguments:
+        tomogram, semantic, labels: volumes of one shape.
+        most: slices, evenly spread over those with membranes.
+    """
     data = tomogram.data if tomogram.data.ndim == 3 else tomogram.data[None]
     chosen = _chosen(labels, most)
     ratio = data.shape[1] / data.shape[2]
@@ -77,7 +82,12 @@ def slices_figure(tomogram: Tomogram, semantic: np.ndarray, labels: np.ndarray, 
 
 
 def groups_figure(tomogram: Tomogram, groups: Any, labels: np.ndarray, most: int = 3) -> Figure:
-    """Points of the midline in slices (paper, Figs. 4 and 6): in the colours of the regions they were grouped into, and of membranes."""
+    """Points of the midline in slices (paper, Figs. 4 and 6): in the colours of the regions they were grouped into, and of membranes.
+
+    Arguments:
+        tomogram, groups, labels: of one run.
+        most: slices.
+    """
     data = tomogram.data if tomogram.data.ndim == 3 else tomogram.data[None]
     chosen = _chosen(labels, most)
     members = np.concatenate([groups.points[:0], *groups.members])

@@ -167,7 +167,7 @@ def valid_radius(kernel: type[Kernel], points: np.ndarray) -> float:
     points = np.asarray(points, float)
     centred = points - points.mean(0)
     diameter = 2.0 * float(np.linalg.norm(centred, axis=1).max())
-    if not np.isfinite(diameter) or diameter == 0:
+    if not np.isfinite(diameter) or not np.ptp(points, axis=0).max() > 0:
         raise ValueError("valid_radius: needs at least two distinct finite points")
     axes = np.linalg.svd(centred[:: max(1, len(points) // 4096)], full_matrices=False)[2]
     box = float(np.linalg.norm(np.ptp(centred @ axes.T, axis=0)))

@@ -27,15 +27,18 @@ class Run:
         self.groups = Groups(np.zeros((0, 3)), np.zeros(0, int), [])
 
     def decide(self, text: str) -> None:
+        """Record a decision, and log it."""
         self.decisions.append(text)
         log.info(text)
 
     def warn(self, text: str) -> None:
+        """Record a warning, and log it."""
         self.warnings.append(text)
         log.warning(text)
 
     @contextmanager
     def stage(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
+        """Time a stage; what is yielded is told the steps that are done."""
         start = time.perf_counter()
         self.progress(name, 0, total)
         yield lambda done: self.progress(name, done, total)
