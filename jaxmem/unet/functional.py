@@ -1,7 +1,7 @@
 """The network as plain functions: parameters are a pytree, `init` or `fit` makes them, `evaluate` uses them on one image."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,11 +31,11 @@ class Network:
     """Parameters of a U-Net: a pytree whose leaves are the arrays; the architecture is static and compares by value.
 
     Attributes:
-        state: weights and biases.
+        state: weights and biases, an `nnx.State`.
         graph: what `flax.nnx.merge` needs besides to make a `UNet` of them.
     """
 
-    state: nnx.State
+    state: Any
     graph: nnx.GraphDef = field(metadata={"static": True})
 
     @property
