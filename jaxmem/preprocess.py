@@ -8,7 +8,9 @@ _CLIP = 6.0  # robust standard deviations: gold beads must not rule the scale
 _MAD = 1.4826  # standard deviation of a normal density over its median absolute deviation, 1 / Phi^-1(3/4)
 _REACH = 4.0  # standard deviations to which a Gaussian filter goes, as in scipy.ndimage
 _QUIET = 1e-3  # of the mean variance, added to the local one, so that empty places are not blown up
-_FLAT = 1e3  # squared rounding errors, of a weighted mean over a window, that a variance must exceed
+_FLAT = (
+    100.0  # squared rounding errors of its level that an image must vary by; constant ones did by up to 34 (float32)
+)
 
 
 def safe_sqrt(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -44,7 +46,8 @@ def robust_normalise(image: Float[Array, "*shape"], axis: tuple[int, ...] | None
     """
     middle = jnp.median(image, axis=axis, keepdims=True)
     deviation = _MAD * jnp.median(jnp.abs(image - middle), axis=axis, keepdims=True)
-    scale = jnp.where(deviation > 0, deviation, safe_std(image, axis, keepdims=True))
+    varies = jnp.any(image != middle, axis=axis, keepdims=True)
+    scale = jnp.where(deviation > 0, deviation, jnp.where(varies, safe_std(image, axis, keepdims=True), 1.0))
     return jnp.clip((image - middle) / jnp.where(scale > 0, scale, 1.0), -_CLIP, _CLIP)
 
 
