@@ -8,9 +8,7 @@ _CLIP = 6.0  # robust standard deviations: gold beads must not rule the scale
 _MAD = 1.4826  # standard deviation of a normal density over its median absolute deviation, 1 / Phi^-1(3/4)
 _REACH = 4.0  # standard deviations to which a Gaussian filter goes, as in scipy.ndimage
 _QUIET = 1e-3  # of the mean variance, added to the local one, so that empty places are not blown up
-_FLAT = (
-    100.0  # squared rounding errors of its level that an image must vary by; constant ones did by up to 34 (float32)
-)
+_FLAT = 100.0  # squared rounding errors that an image must vary by; constant ones, filtered in float32, did by up to 34
 
 
 def safe_sqrt(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

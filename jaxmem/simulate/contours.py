@@ -17,10 +17,10 @@ from jaxmem.types import Scalar
 _SLOTS = 12  # membranes of a slice, at most
 _POINTS = 768  # along a membrane: half a pixel apart at a radius of 60 pixels
 _COARSE = 8  # one point out of so many is asked whether membranes cross
-_ATTEMPTS = 8  # to place a membrane
+_ATTEMPTS = 8  # to place a membrane; a choice
 _APART = 2.7  # pixels between membranes that are not meant to touch
 _PIECES = 12  # of a contour, at most
-_STRAYS = 40  # stray pieces at most
+_STRAYS = 40  # stray pieces of a slice, at most
 _STRAY_POINTS = 48  # of a stray piece at most, half a pixel apart
 _Range = tuple[Scalar, Scalar]
 _Counts = tuple[int | Int[Array, ""], int | Int[Array, ""]]

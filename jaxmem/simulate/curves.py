@@ -18,7 +18,7 @@ from jaxmem.simulate.noise import log_uniform, uniform
 from jaxmem.simulate.profile import bilayer, blurred, sampled
 from jaxmem.simulate.ranges import SliceModel
 
-CURVES = 10  # candidate membranes per slice; those that would cross another are dropped
+CURVES = 10  # candidate membranes per slice; those that would cross another are dropped; a choice, as many as find room
 ORDERS = (2, 3, 4, 5)  # of the harmonics of a curve's radius: 0 and 1 would only change its size and place
 
 

@@ -11,7 +11,7 @@ from jaxmem.types import Scalar
 
 _NYQUIST = 0.5  # cycles per pixel, the highest frequency that pixels can show
 _LEAST = 1e-6  # standard deviation, any units: noise weaker than this is not scaled up any more
-_FLOOR = 1e-3  # of a spectrum's highest power, which every frequency is taken to have at least
+_FLOOR = 1e-3  # of a spectrum's highest power, added to every frequency's
 
 
 class NoiseSpectrum(NamedTuple):

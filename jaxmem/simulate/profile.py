@@ -5,8 +5,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-STEP = 0.25  # pixels between the samples of a profile: a leaflet at 18 A per pixel still has a sigma of two
-_FRINGE = 2.2  # leaflet sigmas that the bright fringe reaches beyond the leaflets; set by eye to look like underfocus
+STEP = 0.25  # pixels between the samples of a profile: the thinnest leaflet (8 A at 18 A per pixel) has a sigma of nearly two
+_FRINGE = 2.2  # leaflet sigmas beyond the leaflets at which the bright fringe has a sigma of its own; a choice
 _FADED = 0.25  # of a profile's reach over which it falls to 0, so that it ends without an edge
 _NARROWEST = 0.4  # steps: a Gaussian of a smaller sigma than this cannot be told from a sample
 

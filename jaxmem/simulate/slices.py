@@ -11,8 +11,8 @@ from jaxmem.simulate.noise import NoiseSpectrum, coloured_noise, detectability, 
 from jaxmem.simulate.ranges import SliceModel
 from jaxmem.types import BACKGROUND, MEMBRANE, PROTEIN
 
-_DISCS = 28  # candidate proteins per slice
-_BEADS = 3  # candidate gold beads per slice
+_DISCS = 28  # candidate proteins per slice, of which up to 60 % are shown; a choice
+_BEADS = 3  # candidate gold beads per slice, of which a quarter are shown; a choice
 
 
 def _discs(
