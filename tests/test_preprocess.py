@@ -25,7 +25,7 @@ FILTERS = {
     "robust_normalise rows": lambda x: preprocess.robust_normalise(x, axis=(1,)),
     "gaussian": lambda x: preprocess.gaussian(x, (1.0, 2.0)),
     "band_pass": lambda x: preprocess.band_pass(x, 0.04, 0.2),
-    "enhance_contrast": lambda x: preprocess.enhance_contrast(x, 3.0),
+    "enhance_contrast": lambda x: preprocess.enhance_contrast(x, 1.0),
     "rescale": lambda x: preprocess.rescale(x, (6, 10)),
     "safe_std": lambda x: preprocess.safe_std(x, axis=1),
 }

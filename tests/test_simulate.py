@@ -206,8 +206,8 @@ def test_noise_without_power_has_finite_gradients(dtype):
     assert float(finite_gradients(lambda p: coloured_noise(jax.random.key(0), p), some).std()) == pytest.approx(
         1.0, rel=1e-5
     )
-    assert not finite_gradients(lambda d, p: detectability(d, p, 2.0), none, none + 1.0).any()
-    assert finite_gradients(lambda d, p: detectability(d, p, 2.0), some, some).any()
+    assert not finite_gradients(lambda d, p: detectability(d, p, 1.0), none, none + 1.0).any()
+    assert finite_gradients(lambda d, p: detectability(d, p, 1.0), some, some).any()
     frequency = jnp.linspace(0.0, 0.5, 8, dtype=dtype)
     assert not finite_gradients(
         lambda s: noise_power(jax.random.key(0), 16, s), NoiseSpectrum(frequency, 0.0 * frequency)
@@ -249,8 +249,8 @@ def test_gradients_of_noise_and_profiles_equal_finite_differences():
         weight = jax.random.normal(keys[3], (144,))
         for function, x in (
             (lambda p: coloured_noise(jax.random.key(1), p), power),
-            (lambda p: detectability(density, p, 2.0), power),
-            (lambda s: detectability(s, power, 2.0), density),
+            (lambda p: detectability(density, p, 1.0), power),
+            (lambda s: detectability(s, power, 1.0), density),
             (lambda s: measure_noise(s[None], bins=8).radial, density),
             (lambda v: measure_profile(v, d, half).density, -jnp.cos(d)),
             (lambda x: measure_profile(-jnp.cos(x), x, half).density, d),

@@ -123,7 +123,7 @@ def _intact(keys: Key[Array, " 3"], model: SliceModel, angle: Float[Array, "*bat
     """1 along a curve, 0 in up to two windows of its polar angle where nothing is left."""
     middle, width = uniform(keys[0], (0.0, 2 * jnp.pi), (2,)), uniform(keys[1], (0.1, 0.7), (2,))
     gap = jax.random.bernoulli(keys[2], model.gap_fraction, (2,))
-    share = 1.0
+    share = jnp.ones_like(angle)
     for m, w, g in zip(middle, width, gap):
         away = jnp.abs(jnp.mod(angle - m + jnp.pi, 2 * jnp.pi) - jnp.pi) - w
         share = share * jnp.where(g, jax.nn.sigmoid(away * radius / 1.5), 1.0)

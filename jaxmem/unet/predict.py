@@ -73,7 +73,7 @@ def averaged(params: Network, images: Float[Array, "b h w"], symmetries: int) ->
     """
     net = params.model
     each = (_back(jax.nn.softmax(logits_in_blocks(net, _turned(images, k))), k) for k in range(symmetries))
-    return sum(each) / symmetries
+    return functools.reduce(jnp.add, each) / symmetries
 
 
 @functools.cache
