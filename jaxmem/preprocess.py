@@ -5,12 +5,34 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 _CLIP = 6.0  # robust standard deviations: gold beads must not rule the scale
+_MAD = 1.4826  # standard deviation of a normal density over its median absolute deviation, 1 / Phi^-1(3/4)
+_REACH = 4.0  # standard deviations to which a Gaussian filter goes, as in scipy.ndimage
+_QUIET = 1e-3  # of the mean variance, added to the local one, so that empty places are not blown up
+_FLAT = 100.0  # squared rounding errors that an image must vary by; constant ones, filtered in float32, did by up to 34
+
+
+def safe_sqrt(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Square root, whose gradient at zero is zero, not infinite; 0 of what is negative.
+
+    Example:
+        >>> float(safe_sqrt(jnp.array(4.0))), float(jax.grad(safe_sqrt)(0.0))
+        (2.0, 0.0)
+    """
+    positive = x > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1.0)), 0.0)
+
+
+def safe_std(
+    image: Float[Array, "*shape"], axis: int | tuple[int, ...] | None = None, keepdims: bool = False
+) -> Float[Array, "*out"]:
+    """Standard deviation, as `jnp.std`, whose gradient at a constant array is zero, not NaN."""
+    return safe_sqrt(jnp.var(image, axis=axis, keepdims=keepdims))
 
 
 def robust_normalise(image: Float[Array, "*shape"], axis: tuple[int, ...] | None = None) -> Float[Array, "*shape"]:
     """Subtract the median, divide by the scaled median absolute deviation, clip to +-6.
 
-    A constant image becomes zero. NaN must be replaced beforehand.
+    A constant image becomes zero, and its gradient is that of the image less its median. NaN must be replaced beforehand.
 
     Arguments:
         image: any shape, real.
@@ -21,8 +43,9 @@ def robust_normalise(image: Float[Array, "*shape"], axis: tuple[int, ...] | None
         0.0
     """
     middle = jnp.median(image, axis=axis, keepdims=True)
-    deviation = 1.4826 * jnp.median(jnp.abs(image - middle), axis=axis, keepdims=True)
-    scale = jnp.where(deviation > 0, deviation, jnp.std(image, axis=axis, keepdims=True))
+    deviation = _MAD * jnp.median(jnp.abs(image - middle), axis=axis, keepdims=True)
+    varies = jnp.any(image != middle, axis=axis, keepdims=True)
+    scale = jnp.where(deviation > 0, deviation, jnp.where(varies, safe_std(image, axis, keepdims=True), 1.0))
     return jnp.clip((image - middle) / jnp.where(scale > 0, scale, 1.0), -_CLIP, _CLIP)
 
 
@@ -41,8 +64,8 @@ def gaussian(volume: Float[Array, "*shape"], sigma: tuple[float, ...]) -> Float[
     for axis, s in enumerate(sigma):
         if s <= 0 or volume.shape[axis] == 1:
             continue
-        reach = min(int(4 * s + 0.5), volume.shape[axis] - 1)
-        weights = jnp.exp(-0.5 * (jnp.arange(-reach, reach + 1) / s) ** 2).astype(volume.dtype)
+        reach = min(int(_REACH * s + 0.5), volume.shape[axis] - 1)
+        weights = jnp.exp(-0.5 * (jnp.arange(-reach, reach + 1, dtype=volume.dtype) / s) ** 2)
         weights = weights / weights.sum()
         padded = jnp.moveaxis(volume, axis, 0)
         padded = jnp.pad(padded, [(reach, reach)] + [(0, 0)] * (volume.ndim - 1), mode="symmetric")
@@ -65,7 +88,8 @@ def band_pass(image: Float[Array, "height width"], low: float, high: float) -> F
         gain = gain * jnp.exp(-0.5 * radius2 / high**2)
     if low > 0:
         gain = gain * (1.0 - jnp.exp(-0.5 * radius2 / low**2))
-    return jnp.fft.irfft2(jnp.fft.rfft2(image) * gain.astype(image.dtype), image.shape).astype(image.dtype)
+    spectrum = jnp.fft.rfft2(image)
+    return jnp.fft.irfft2(spectrum * gain.astype(spectrum.dtype), image.shape).astype(image.dtype)
 
 
 def enhance_contrast(image: Float[Array, "height width"], window: float) -> Float[Array, "height width"]:
@@ -74,11 +98,16 @@ def enhance_contrast(image: Float[Array, "height width"], window: float) -> Floa
     Arguments:
         image: one slice.
         window: standard deviation of the Gaussian neighbourhood in pixels.
+
+    What varies by rounding errors alone counts as constant: it becomes zero up to those errors, and its gradient is that of
+    the image less its local mean.
     """
     mean = gaussian(image, (window, window))
     variance = gaussian((image - mean) ** 2, (window, window))
-    floor = 1e-3 * jnp.mean(variance) + jnp.finfo(image.dtype).tiny
-    return (image - mean) / jnp.sqrt(variance + floor)
+    average = jnp.mean(variance)
+    varies = average > _FLAT * jnp.finfo(image.dtype).eps ** 2 * jnp.mean(image**2)
+    scale = jnp.sqrt(jnp.where(varies, variance + _QUIET * average, 1.0))
+    return (image - mean) / scale
 
 
 def rescale(volume: Float[Array, "*shape"], shape: tuple[int, ...]) -> Float[Array, "*out"]:

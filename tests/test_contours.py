@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.ndimage import label
@@ -9,6 +10,13 @@ from jaxmem.simulate import ContourModel, draw_contours, rasterise
 
 MODEL = ContourModel(size=160, wobble=0.0)
 _DRAW = jax.jit(draw_contours)  # one program for all ranges
+
+
+@pytest.fixture(autouse=True, scope="module")
+def strict():
+    """No silent promotion of dtypes or ranks, and no key used twice."""
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"), jax.debug_key_reuse(True):
+        yield
 
 
 def _draw(model, count):
@@ -97,3 +105,22 @@ def test_strays_have_their_share_and_the_same_key_gives_the_same_slice(slices):
     assert (length / labelled).max() <= 0.2
     again = _draw(MODEL, 2)
     assert all(np.array_equal(a[:2], b) for a, b in zip(slices, again))
+
+
+def test_gradients_go_forwards_through_the_search():
+    """Points move with the wobble as it grows: what they depart by is proportional to it."""
+
+    def points(wobble):
+        return draw_contours(jax.random.key(4), replace(MODEL, membranes=(2, 4), wobble=wobble)).points
+
+    at, slope = jax.jvp(points, (jnp.float32(0.3),), (jnp.float32(1.0),))
+    assert np.isfinite(slope).all()
+    assert np.allclose(at - points(jnp.float32(0.0)), 0.3 * slope, atol=1e-3)
+    assert float(jnp.abs(slope).max()) > 0.5
+
+
+def test_everything_is_double_where_doubles_are_the_default():
+    with jax.enable_x64(True):
+        one = draw_contours(jax.random.key(0), replace(MODEL, membranes=(1, 2)))
+        assert one.points.dtype == one.strays.dtype == one.gap_fraction.dtype == jnp.float64
+        assert set(np.unique(rasterise(one, MODEL))) <= set(range(-41, 13))

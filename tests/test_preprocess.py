@@ -1,9 +1,70 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import ndimage
 
 from jaxmem import preprocess
+
+
+@pytest.fixture(autouse=True)
+def strict():
+    """No silent promotion of dtypes or ranks."""
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        yield
+
+
+@pytest.fixture(params=["float32", "float64"])
+def dtype(request):
+    with jax.enable_x64(request.param == "float64"):
+        yield jnp.dtype(request.param)
+
+
+FILTERS = {
+    "robust_normalise": preprocess.robust_normalise,
+    "robust_normalise rows": lambda x: preprocess.robust_normalise(x, axis=(1,)),
+    "gaussian": lambda x: preprocess.gaussian(x, (1.0, 2.0)),
+    "band_pass": lambda x: preprocess.band_pass(x, 0.04, 0.2),
+    "enhance_contrast": lambda x: preprocess.enhance_contrast(x, 1.0),
+    "rescale": lambda x: preprocess.rescale(x, (6, 10)),
+    "safe_std": lambda x: preprocess.safe_std(x, axis=1),
+}
+
+
+@pytest.mark.parametrize("name", FILTERS)
+def test_constant_images_have_finite_values_and_gradients(name, dtype):
+    @jax.jit
+    def both(image):
+        value, back = jax.vjp(FILTERS[name], image)
+        return value, back(jnp.ones_like(value))[0], jax.jvp(FILTERS[name], (image,), (jnp.ones_like(image),))[1]
+
+    for level in (0.0, 3.0, 1234.567):
+        value, slope, forwards = both(jnp.full((12, 16), level, dtype))
+        assert value.dtype == dtype
+        assert all(np.isfinite(a).all() for a in (value, slope, forwards))
+        if name not in ("gaussian", "rescale", "band_pass"):
+            assert np.abs(value).max() <= 10 * jnp.finfo(dtype).eps * level
+        if name == "robust_normalise":
+            assert float(jnp.abs(slope).max()) < value.size  # the median takes what the others lose
+
+
+@pytest.mark.parametrize("name", FILTERS)
+def test_gradients_equal_finite_differences(name):
+    @jax.jit
+    def along(image, way, weight):
+        def value(image):
+            out = FILTERS[name](image)
+            return jnp.sum(weight.ravel()[: out.size].reshape(out.shape) * out)
+
+        difference = (value(image + 1e-6 * way) - value(image - 1e-6 * way)) / 2e-6
+        return difference, jnp.vdot(jax.grad(value)(image), way), jax.jvp(value, (image,), (way,))[1]
+
+    with jax.enable_x64(True):
+        difference, backwards, forwards = along(
+            *(np.random.default_rng(seed).normal(size=(12, 16)) for seed in (0, 1, 2))
+        )
+        assert float(backwards) == pytest.approx(float(difference), rel=1e-6, abs=1e-8)
+        assert float(forwards) == pytest.approx(float(difference), rel=1e-6, abs=1e-8)
 
 
 def test_robust_normalise_ignores_a_gold_bead():

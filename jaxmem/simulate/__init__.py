@@ -11,8 +11,8 @@ from jaxmem.simulate.noise import measure_noise as measure_noise
 from jaxmem.simulate.noise import noise_power as noise_power
 from jaxmem.simulate.profile import MembraneProfile as MembraneProfile
 from jaxmem.simulate.profile import measure_profile as measure_profile
-from jaxmem.simulate.slices import SliceModel as SliceModel
-from jaxmem.simulate.slices import matched as matched
+from jaxmem.simulate.ranges import SliceModel as SliceModel
+from jaxmem.simulate.ranges import matched as matched
 from jaxmem.simulate.slices import training_slice as training_slice
 from jaxmem.simulate.volumes import SimulatedTomogram as SimulatedTomogram
 from jaxmem.simulate.volumes import VolumeModel as VolumeModel

@@ -8,24 +8,24 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxmem.numerics import safe_norm
 from jaxmem.simulate.noise import log_uniform, uniform
 from jaxmem.types import Scalar
 
-_SLOTS = 12  # membranes at most
-_POINTS = 768  # along a membrane
+_SLOTS = 12  # membranes of a slice, at most
+_POINTS = 768  # along a membrane: half a pixel apart at a radius of 60 pixels
 _COARSE = 8  # one point out of so many is asked whether membranes cross
-_ATTEMPTS = 8  # to place a membrane
+_ATTEMPTS = 8  # to place a membrane; a choice
 _APART = 2.7  # pixels between membranes that are not meant to touch
 _PIECES = 12  # of a contour, at most
-_STRAYS = 40  # stray pieces at most
-_STRAY_POINTS = 48
+_STRAYS = 40  # stray pieces of a slice, at most
+_STRAY_POINTS = 48  # of a stray piece at most, half a pixel apart
 _Range = tuple[Scalar, Scalar]
 _Counts = tuple[int | Int[Array, ""], int | Int[Array, ""]]
-_ORDERS = np.arange(2, 6)  # of the harmonics of a contour's radius
+_ORDERS = (2, 3, 4, 5)  # of the harmonics of a contour's radius
+_WOBBLES = 12  # harmonics along a contour that its labels depart by
 
 
 @jax.tree_util.register_dataclass
@@ -105,21 +105,23 @@ class _Shape(NamedTuple):
 def _draw_shape(key, model: ContourModel, hosts: _Shape, accepted):
     """A candidate, and whether it is to touch another membrane."""
     keys = jax.random.split(key, 12)
-    host = jax.tree.map(lambda leaf: leaf[jax.random.categorical(keys[0], jnp.where(accepted, 0.0, -1e9))], hosts)
+    chosen = jax.random.categorical(keys[0], jnp.where(accepted, 0.0, -1e9))
+    host = jax.tree.map(lambda leaf: leaf[chosen], hosts)
     shares = jnp.array([model.sheet_fraction, model.nested_fraction, model.parallel_fraction, model.touching_fraction])
     kind = jnp.searchsorted(jnp.cumsum(shares), jax.random.uniform(keys[1]), side="right")
     nested, parallel, touching = ((kind == k) & accepted.any() for k in (1, 2, 3))
     nested &= ~host.sheet
     sheet = (kind == 0) | (parallel & host.sheet)
 
-    radius = jnp.where(kind == 0, log_uniform(keys[2], model.sheet_radius), log_uniform(keys[2], model.radius))
+    low, high = (jnp.where(kind == 0, a, b) for a, b in zip(model.sheet_radius, model.radius))
+    radius = log_uniform(keys[2], (low, high))
     radius = jnp.where(nested, host.radius * uniform(keys[3], (0.25, 0.85)), radius)
     radius = jnp.where(parallel, host.radius - uniform(keys[4], model.parallel_gap) / host.aspect, radius)
     aspect = jnp.where(sheet, 1.0, jnp.where(parallel, host.aspect, uniform(keys[5], model.aspect)))
     angle = jnp.where(parallel, host.angle, uniform(keys[6], (0.0, 2 * jnp.pi)))
     # a sheet keeps close to its circle, or it would cross the slice many times
     size = jnp.where(sheet, 0.3, 1.0) * model.deformation
-    drawn = jax.random.normal(keys[7], (4, 2)) * size / _ORDERS[:, None]
+    drawn = jax.random.normal(keys[7], (4, 2)) * size / jnp.array(_ORDERS, float)[:, None]
     harmonics = jnp.where(parallel, host.harmonics, drawn)
 
     centre = uniform(keys[8], (-0.1, 1.1), (2,)) * model.size
@@ -136,11 +138,11 @@ def _outline(shape: _Shape, model: ContourModel) -> Float[Array, "n 2"]:
     """Evenly spaced points; of a sheet the arc that can lie in the slice."""
     half = jnp.where(shape.sheet, jnp.minimum(jnp.pi, 0.75 * model.size / shape.radius), jnp.pi)
     t = half * jnp.linspace(-1.0, 1.0, 2 * _POINTS)
-    turn = _ORDERS[:, None] * t
+    turn = jnp.array(_ORDERS, t.dtype)[:, None] * t[None]
     reach = shape.radius * (1.0 + shape.harmonics[:, 0] @ jnp.cos(turn) + shape.harmonics[:, 1] @ jnp.sin(turn))
     u, v = reach * jnp.cos(t), reach * jnp.sin(t) * shape.aspect
     cos, sin = jnp.cos(shape.angle), jnp.sin(shape.angle)
-    path = shape.centre + jnp.stack([u * sin + v * cos, u * cos - v * sin], -1)
+    path = shape.centre[None] + jnp.stack([u * sin + v * cos, u * cos - v * sin], -1)
     length = jnp.concatenate([jnp.zeros(1), jnp.cumsum(safe_norm(jnp.diff(path, axis=0)))])
     # of a closed path the last point is the first, and is left out
     last = jnp.where(shape.sheet, 1.0, 1.0 - 1.0 / _POINTS)
@@ -149,12 +151,12 @@ def _outline(shape: _Shape, model: ContourModel) -> Float[Array, "n 2"]:
 
 
 def _distances(points: Float[Array, "n 2"], curves: Float[Array, "k m 2"]) -> Float[Array, "k n m"]:
-    return safe_norm(points[:, None] - curves[:, None])
+    return safe_norm(points[None, :, None] - curves[:, None])
 
 
 def _inside(points: Float[Array, "n 2"], curves: Float[Array, "k m 2"]) -> Bool[Array, "k n"]:
     """Whether points lie within closed curves (crossing number)."""
-    y, x = points[:, :1], points[:, 1:]
+    y, x = points[None, :, :1], points[None, :, 1:]
     a, b = curves[:, None], jnp.roll(curves, -1, 1)[:, None]
     rise = b[..., 0] - a[..., 0]
     between = (a[..., 0] > y) != (b[..., 0] > y)
@@ -187,7 +189,7 @@ def _place(key, model: ContourModel):
             rest = uniform(jax.random.fold_in(key, -1 - i), (0.0, 3.0))
             way = way * (1.0 - rest / jnp.maximum(safe_norm(way), 1.0))
             shift = jnp.where(touching & (gaps.min() < 0.5 * model.size), way, 0.0)
-            points, shape = points + shift, shape._replace(centre=shape.centre + shift)
+            points, shape = points + shift[None], shape._replace(centre=shape.centre + shift)
 
             share = _inside(points[::_COARSE], others).mean(-1)
             apart = jnp.minimum(share, 1.0 - share) <= jnp.where(touching, 0.03, 0.0)
@@ -222,8 +224,8 @@ def _labelled(key, model: ContourModel, missing, within):
     place = jnp.mod(jnp.arange(_POINTS) - first, _POINTS) / jnp.maximum(within.sum(), 1)
     place = jnp.where(closed, jnp.mod(place + jax.random.uniform(keys[0]), 1.0), place)
     gaps = jax.random.randint(keys[1], (), model.pieces[0], model.pieces[1] + 1)
-    kept = jax.random.gamma(keys[2], 2.0, (_PIECES + 1,)) * (jnp.arange(_PIECES + 1) <= gaps)
-    lost = jax.random.gamma(keys[3], 2.0, (_PIECES + 1,)) * (jnp.arange(_PIECES + 1) < gaps)
+    kept = jnp.where(jnp.arange(_PIECES + 1) <= gaps, jax.random.gamma(keys[2], 2.0, (_PIECES + 1,)), 0.0)
+    lost = jnp.where(jnp.arange(_PIECES + 1) < gaps, jax.random.gamma(keys[3], 2.0, (_PIECES + 1,)), 0.0)
     shares = jnp.stack([(1.0 - missing) * kept / kept.sum(), missing * lost / lost.sum()], 1)
     return within & (jnp.searchsorted(jnp.cumsum(shares.reshape(-1)), place, side="right") % 2 == 0)
 
@@ -234,7 +236,7 @@ def _draw_strays(key, model: ContourModel, wanted):
     length = uniform(keys[0], (3.0, 0.5 * _STRAY_POINTS), (_STRAYS,))
     bend = 0.08 * jax.random.normal(keys[1], (_STRAYS, 1))
     start = uniform(keys[2], (0.0, 1.0), (_STRAYS, 1, 2)) * model.size
-    s = 0.5 * jnp.arange(_STRAY_POINTS)
+    s = 0.5 * jnp.arange(_STRAY_POINTS, dtype=float)[None]
     heading = uniform(keys[3], (0.0, 2 * jnp.pi), (_STRAYS, 1)) + bend * s
     points = start + jnp.cumsum(0.5 * jnp.stack([jnp.sin(heading), jnp.cos(heading)], -1), 1)
     used = jnp.cumsum(length) <= wanted
@@ -245,7 +247,7 @@ def draw_contours(key: Key[Array, ""], model: ContourModel) -> Contours:
     """One slice's membranes with their gaps, and stray pieces: the task of grouping (paper, Section 4), with its truth.
 
     Membranes are placed one after another by a search that ends when there is room: under `jax.vmap` every slice waits for
-    the slowest; `jax.lax.map` draws one after the other.
+    the slowest; `jax.lax.map` draws one after the other. Gradients go forwards through the search (`jax.jvp`), not backwards.
 
     Arguments:
         key: random key.
@@ -256,11 +258,11 @@ def draw_contours(key: Key[Array, ""], model: ContourModel) -> Contours:
     within = _in_slice(curves, model) & present[:, None]
     missing = uniform(keys[1], model.gap_fraction)
     visible = jax.vmap(lambda key, w: _labelled(key, model, missing, w))(jax.random.split(keys[2], _SLOTS), within)
-    order = jnp.arange(1, 13)
-    size = jax.random.normal(keys[3], (_SLOTS, 2, 2, len(order))) * model.wobble / jnp.sqrt(len(order))
-    turn = 2 * jnp.pi * order[:, None] * jnp.arange(_POINTS) / _POINTS
+    order = jnp.arange(1, _WOBBLES + 1, dtype=float)
+    size = jax.random.normal(keys[3], (_SLOTS, 2, 2, _WOBBLES)) * model.wobble / _WOBBLES**0.5
+    turn = 2 * jnp.pi * order[:, None] * jnp.arange(_POINTS, dtype=float)[None] / _POINTS
     wobble = jnp.einsum("kaio,iop->kpa", size, jnp.stack([jnp.cos(turn), jnp.sin(turn)]))
-    labelled = jnp.sum(visible * safe_norm(curves[:, 1] - curves[:, 0])[:, None])
+    labelled = jnp.sum(jnp.where(visible, safe_norm(curves[:, 1] - curves[:, 0])[:, None], 0.0))
     strays, stray_visible = _draw_strays(keys[4], model, uniform(keys[5], model.stray_fraction) * labelled)
     return Contours(curves + wobble, within, visible, within.all(-1), present, strays, stray_visible, missing)
 
@@ -279,12 +281,12 @@ def rasterise(contours: Contours, model: ContourModel, thickness: int = 1) -> In
     """
     reach = jnp.arange(-(thickness // 2), thickness // 2 + 1)
     brush = jnp.stack(jnp.meshgrid(reach, reach, indexing="ij"), -1).reshape(-1, 2)
-    round_ = (brush**2).sum(-1) <= (0.5 * thickness) ** 2
+    round_ = 4 * (brush**2).sum(-1) <= thickness**2
 
     def painted(points, visible):
         """One more than the row of the last piece at each pixel; 0 where there is none."""
-        at = jnp.round(points).astype(int)[..., None, :] + brush
-        shown = visible[..., None] & round_ & _in_slice(at, model)
+        at = jnp.round(points).astype(int)[..., None, :] + brush[None, None]
+        shown = visible[..., None] & round_[None, None] & _in_slice(at, model)
         number = jnp.broadcast_to(1 + jnp.arange(len(points))[:, None, None], shown.shape)
         blank = jnp.zeros((model.size, model.size), int)
         return blank.at[jnp.where(shown, at[..., 0], model.size), at[..., 1]].max(number, mode="drop")

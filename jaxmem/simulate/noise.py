@@ -6,8 +6,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from jaxmem.preprocess import gaussian
+from jaxmem.preprocess import gaussian, safe_sqrt, safe_std
 from jaxmem.types import Scalar
+
+_NYQUIST = 0.5  # cycles per pixel, the highest frequency that pixels can show
+_LEAST = 1e-6  # standard deviation, any units: noise weaker than this is not scaled up any more
+_FLOOR = 1e-3  # of a spectrum's highest power, added to every frequency's
 
 
 class NoiseSpectrum(NamedTuple):
@@ -46,10 +50,11 @@ def measure_noise(slices: Float[Array, "n height width"], bins: int = 48) -> Noi
     power = jnp.abs(jnp.fft.fft2(slices - slices.mean(axis=(1, 2), keepdims=True))) ** 2
     power = power.mean(0) / (height * width)
     frequency = jnp.hypot(jnp.fft.fftfreq(height)[:, None], jnp.fft.fftfreq(width)[None, :])
-    index = jnp.clip((frequency / 0.5 * bins).astype(int), 0, bins - 1).ravel()
+    index = jnp.clip((frequency / _NYQUIST * bins).astype(int), 0, bins - 1).ravel()
     total = jnp.zeros(bins, slices.dtype).at[index].add(power.ravel())
     count = jnp.zeros(bins, slices.dtype).at[index].add(1.0)
-    return NoiseSpectrum((jnp.arange(bins) + 0.5).astype(slices.dtype) * 0.5 / bins, total / jnp.maximum(count, 1))
+    middle = (jnp.arange(bins, dtype=slices.dtype) + 0.5) * _NYQUIST / bins
+    return NoiseSpectrum(middle, total / jnp.maximum(count, 1.0))
 
 
 def noise_power(key: Key[Array, ""], size: int, spectrum: NoiseSpectrum | None = None) -> Float[Array, "size size"]:
@@ -62,12 +67,16 @@ def noise_power(key: Key[Array, ""], size: int, spectrum: NoiseSpectrum | None =
         key: random key.
         size: side of the square slice in pixels.
         spectrum: measured spectrum; drawn at random when None.
+
+    Returns:
+        The power, in the spectrum's dtype, or JAX's default float.
     """
     keys = jax.random.split(key, 7)
-    qy, qx = jnp.fft.fftfreq(size)[:, None], jnp.fft.fftfreq(size)[None, :]
+    frequency = jnp.fft.fftfreq(size, dtype=None if spectrum is None else spectrum.frequency.dtype)
+    qy, qx = frequency[:, None], frequency[None, :]
     if spectrum is None:
-        across = jnp.where(jax.random.bernoulli(keys[0]), qx, qy)
-        along = jnp.where(jax.random.bernoulli(keys[0]), qy, qx)
+        columns = jax.random.bernoulli(keys[0])
+        across, along = jnp.where(columns, qx, qy), jnp.where(columns, qy, qx)
         ramp = 1.0 - uniform(keys[1], (0.0, 1.0)) * jnp.exp(-((across / uniform(keys[2], (0.03, 0.15))) ** 2))
         cut_across, cut_along = uniform(keys[3], (0.12, 0.45)), uniform(keys[4], (0.2, 0.7))
         cut = jnp.exp(-((across / cut_across) ** 2) - (along / cut_along) ** 2)
@@ -76,7 +85,7 @@ def noise_power(key: Key[Array, ""], size: int, spectrum: NoiseSpectrum | None =
         power = cut * (ramp + slow)
     else:
         power = jnp.maximum(jnp.interp(jnp.hypot(qx, qy), spectrum.frequency, spectrum.radial), 0.0)
-    return power / jnp.maximum(power.mean(), 1e-12)
+    return power / jnp.maximum(power.mean(), _LEAST**2)
 
 
 def coloured_noise(key: Key[Array, ""], power: Float[Array, "size size"]) -> Float[Array, "size size"]:
@@ -87,11 +96,13 @@ def coloured_noise(key: Key[Array, ""], power: Float[Array, "size size"]) -> Flo
         power: at the frequencies of `jnp.fft.fft2`, from `noise_power`.
 
     Returns:
-        One slice of noise with standard deviation 1.
+        One slice of noise with standard deviation 1, in the dtype of `power`; zero if there is no power.
+
+    Its gradient is 0 at frequencies that have no power, where the true one is infinite.
     """
-    white = jax.random.normal(key, power.shape)
-    noise = jnp.fft.ifft2(jnp.fft.fft2(white) * jnp.sqrt(power)).real
-    return noise / jnp.maximum(noise.std(), 1e-6)
+    white = jnp.fft.fft2(jax.random.normal(key, power.shape, power.dtype))
+    noise = jnp.fft.ifft2(white * safe_sqrt(power).astype(white.dtype)).real
+    return noise / jnp.maximum(safe_std(noise), _LEAST)
 
 
 def detectability(
@@ -104,12 +115,14 @@ def detectability(
 
     Arguments:
         density: the signal in units of the noise's standard deviation.
-        power: from `noise_power`.
+        power: from `noise_power`; more than 0 somewhere.
         window: standard deviation of the window in pixels, its peak 1: a line counts over a length of 2.5 `window`.
 
-    The filter takes the slice to be periodic, as simulated noise is.
+    The filter takes the slice to be periodic, as simulated noise is. Where d' is 0 its gradient, which has no direction there,
+    is 0.
     """
-    floor = 1e-3 * power.max()  # frequencies without noise would count without bound
-    white = jnp.fft.ifft2(jnp.fft.fft2(density) / jnp.sqrt(power + floor)).real
+    floor = _FLOOR * power.max()  # frequencies without noise would count without bound
+    spectrum = jnp.fft.fft2(density)
+    white = jnp.fft.ifft2(spectrum / jnp.sqrt(power + floor).astype(spectrum.dtype)).real
     energy = gaussian(white**2, (window, window)) * (2 * jnp.pi * window**2)
-    return jnp.sqrt(jnp.maximum(energy, 0.0))
+    return safe_sqrt(energy)

@@ -11,7 +11,8 @@ from jaxmem.numerics import compiled, safe_norm
 from jaxmem.points import sphere_directions
 from jaxmem.preprocess import robust_normalise
 
-_BUMPS = 4
+_CHECKED = 400  # points of a mid-surface asked whether it cuts another: 3 voxels apart at a radius of 16
+_BUMPS = 4  # per vesicle, each in a direction of its own; a choice
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,11 @@ class _Vesicle(NamedTuple):
 def _radius(vesicle: _Vesicle, direction: Array) -> Array:
     """Distance to the surface along a direction, relative to the ellipsoid's."""
     c = direction @ vesicle.bumps.T
-    return 1.0 + jnp.sum(vesicle.heights * (1.5 * c**2 - 0.5 + c**3), -1)
+    return 1.0 + jnp.sum(jnp.broadcast_to(vesicle.heights, c.shape) * (1.5 * c**2 - 0.5 + c**3), -1)
 
 
 def _level(vesicle: _Vesicle, point: Array) -> Array:
-    mapped = (point - vesicle.centre) / vesicle.axes
+    mapped = (point - jnp.broadcast_to(vesicle.centre, point.shape)) / jnp.broadcast_to(vesicle.axes, point.shape)
     rho = safe_norm(mapped) + 1e-6
     return (rho / _radius(vesicle, mapped / rho[..., None]) - 1.0) * jnp.mean(vesicle.axes)
 
@@ -80,6 +81,16 @@ def _extent(vesicle: _Vesicle, direction: Array) -> Array:
     mapped = direction / vesicle.axes
     length = safe_norm(mapped)
     return _radius(vesicle, mapped / length) / length
+
+
+def _directions(n: int) -> Float[Array, "n 3"]:
+    with jax.numpy_dtype_promotion("standard"):  # `sphere_directions` adds floats to whole numbers
+        return sphere_directions(n, 3)
+
+
+def _surface(vesicle: _Vesicle, direction: Float[Array, "m 3"]) -> Float[Array, "m 3"]:
+    """Points on the mid-surface in directions of the undeformed sphere, voxels."""
+    return vesicle.centre[None] + direction * _radius(vesicle, direction)[:, None] * vesicle.axes[None]
 
 
 def _against(key: Key[Array, ""], vesicle: _Vesicle, host: _Vesicle, model: VolumeModel) -> _Vesicle:
@@ -98,15 +109,15 @@ def _draw(key: Key[Array, ""], model: VolumeModel, others: _Vesicle, accepted: A
     host = jax.random.categorical(keys[1], jnp.log(jnp.where(accepted, 1.0, 1e-9)))
     radius = jax.random.uniform(keys[2], minval=model.radius_voxels[0], maxval=model.radius_voxels[1])
     radius = jnp.where(nested, 0.55 * others.axes[host].mean(), radius)
-    size = jnp.array(model.shape, jnp.float32)
-    room = jnp.clip(size / 2 - radius - 2.0, 0.0)
+    size = jnp.array(model.shape, float)
+    room = jnp.maximum(size / 2 - radius - 2.0, 0.0)
     centre = size / 2 + room * jax.random.uniform(keys[3], (3,), minval=-1.0, maxval=1.0)
     centre = jnp.where(nested, others.centre[host], centre)
     axes = radius * jax.random.uniform(keys[4], (3,), minval=model.aspect[0], maxval=model.aspect[1])
     bumps = jax.random.normal(keys[5], (_BUMPS, 3))
     heights = model.deformation * jax.random.normal(keys[6], (_BUMPS,)) / _BUMPS**0.5
     vesicle = _Vesicle(centre, axes, bumps / safe_norm(bumps)[:, None], heights)
-    gap = safe_norm(others.centre - centre)
+    gap = safe_norm(others.centre - centre[None])
     reach, host_reach = 1.2 * axes.max(), 1.2 * others.axes.max(-1)
     apart = gap > reach + host_reach + 4.0
     inside = gap + reach < 0.85 * others.axes.min(-1)
@@ -119,8 +130,7 @@ def _draw(key: Key[Array, ""], model: VolumeModel, others: _Vesicle, accepted: A
     touches = jax.random.bernoulli(pick[0], model.touching_fraction) & accepted.any() & ~nested
     host = jax.random.categorical(pick[1], jnp.log(jnp.where(accepted, 1.0, 1e-9)))
     moved = _against(pick[2], vesicle, jax.tree.map(lambda leaf: leaf[host], others), model)
-    surface = sphere_directions(400, 3)
-    surface = moved.centre + surface * _radius(moved, surface)[:, None] * moved.axes
+    surface = _surface(moved, _directions(_CHECKED))
     clear = jax.vmap(lambda one: jnp.min(_level(one, surface)) >= 0.8 * model.touching_gap[0])(others)
     within = jnp.all(jnp.abs(moved.centre - size / 2) <= room) & fits & large
     vesicle = jax.tree.map(lambda a, b: jnp.where(touches, a, b), moved, vesicle)
@@ -130,11 +140,12 @@ def _draw(key: Key[Array, ""], model: VolumeModel, others: _Vesicle, accepted: A
 def _wedge(shape: tuple[int, int, int], tilt_max: float) -> Array:
     """1 where |kz| <= tan(tilt_max) |kx|: the tilt axis is y."""
     kz, kx = jnp.fft.fftfreq(shape[0])[:, None, None], jnp.fft.rfftfreq(shape[2])[None, None, :]
-    return (jnp.abs(kz) <= jnp.tan(jnp.deg2rad(tilt_max)) * jnp.abs(kx) + 0.5 / shape[0]).astype(jnp.float32)
+    return (jnp.abs(kz) <= jnp.tan(jnp.deg2rad(tilt_max)) * jnp.abs(kx) + 0.5 / shape[0]).astype(kx.dtype)
 
 
 def _filter(volume: Array, gain: Array) -> Array:
-    return jnp.fft.irfftn(jnp.fft.rfftn(volume) * gain, volume.shape)
+    spectrum = jnp.fft.rfftn(volume)
+    return jnp.fft.irfftn(spectrum * gain.astype(spectrum.dtype), volume.shape)
 
 
 @compiled(static=("model",))
@@ -143,19 +154,21 @@ def simulate_tomogram(key: Key[Array, ""], model: VolumeModel) -> SimulatedTomog
 
     Arguments:
         key: random key.
-        model: ranges; static under jit.
+        model: ranges; static under jit, so that nothing here is differentiated.
     """
     keys = jax.random.split(key, 6)
     n = model.candidates
     blank = _Vesicle(jnp.zeros((n, 3)), jnp.ones((n, 3)), jnp.zeros((n, _BUMPS, 3)), jnp.zeros((n, _BUMPS)))
 
+    vesicle_key = keys[0]
+
     def place(i, state):
         vesicles, accepted = state
-        new, keep = _draw(jax.random.fold_in(keys[0], i), model, vesicles, accepted)
+        new, keep = _draw(jax.random.fold_in(vesicle_key, i), model, vesicles, accepted)
         return jax.tree.map(lambda all_, one: all_.at[i].set(one), vesicles, new), accepted.at[i].set(keep)
 
     vesicles, accepted = jax.lax.fori_loop(0, n, place, (blank, jnp.zeros(n, bool)))
-    grid = jnp.stack(jnp.meshgrid(*(jnp.arange(s, dtype=jnp.float32) for s in model.shape), indexing="ij"), -1)
+    grid = jnp.stack(jnp.meshgrid(*(jnp.arange(s, dtype=float) for s in model.shape), indexing="ij"), -1)
     half, sigma = model.leaflet_distance / 2 / model.voxel_size, model.leaflet_sigma / model.voxel_size
 
     def add(i, state):
@@ -165,7 +178,7 @@ def simulate_tomogram(key: Key[Array, ""], model: VolumeModel) -> SimulatedTomog
         leaflets = sum(jnp.exp(-0.5 * ((distance + s * half) / sigma) ** 2) for s in (-1.0, 1.0))
         near = jnp.abs(distance) <= 0.5 * model.membrane_thickness / model.voxel_size
         near = near & (level > -0.6 * vesicles.axes[i].min())
-        return density - leaflets, jnp.where(near, i + 1, labels)
+        return density - leaflets, jnp.where(near, jnp.int32(i + 1), labels)
 
     start = (jnp.zeros(model.shape), jnp.zeros(model.shape, jnp.int32))
 
@@ -186,8 +199,8 @@ def simulate_tomogram(key: Key[Array, ""], model: VolumeModel) -> SimulatedTomog
     contrast = jax.random.uniform(keys[2], minval=model.contrast[0], maxval=model.contrast[1])
     data = _filter(density, transfer) * contrast + noise / noise.std()
 
-    direction = sphere_directions(model.truth_points, 3)
-    points = jax.vmap(lambda v: v.centre + direction * _radius(v, direction)[:, None] * v.axes)(vesicles)
+    direction = _directions(model.truth_points)
+    points = jax.vmap(_surface, (0, None))(vesicles, direction)
     slope = jax.vmap(lambda v, p: jax.vmap(jax.grad(_level, 1), (None, 0))(v, p))(vesicles, points)
     normals = slope / safe_norm(slope)[..., None]
     return SimulatedTomogram(robust_normalise(data), labels, points, normals, accepted)

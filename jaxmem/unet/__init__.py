@@ -1,5 +1,17 @@
-"""The network that finds membrane and protein pixels in a slice (paper, Section 3)."""
+"""The network that finds membrane and protein pixels in a slice (paper, Section 3).
 
+`init` or `fit` makes parameters, `evaluate` and `probabilities` use them on one image; `load_weights` reads a `UNet`, whose
+parameters are `network_of(model)`, and `Predictor` looks at slices of any size.
+"""
+
+from jaxmem.unet.functional import FitInfo as FitInfo
+from jaxmem.unet.functional import Network as Network
+from jaxmem.unet.functional import NetworkFit as NetworkFit
+from jaxmem.unet.functional import evaluate as evaluate
+from jaxmem.unet.functional import fit as fit
+from jaxmem.unet.functional import init as init
+from jaxmem.unet.functional import network_of as network_of
+from jaxmem.unet.functional import probabilities as probabilities
 from jaxmem.unet.model import UNet as UNet
 from jaxmem.unet.model import UNetConfig as UNetConfig
 from jaxmem.unet.model import dice_per_class as dice_per_class

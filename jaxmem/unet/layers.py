@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 Batch = Float[Array, "b h w c"]
-_LAYOUT = ("NHWC", "HWIO", "NHWC")
+_LAYOUT = ("NHWC", "HWIO", "NHWC")  # of images, kernels and results, as `jax.lax.conv_general_dilated` names them
 
 
 def _convolve(x: Array, kernel: Array) -> Array:
@@ -61,7 +61,7 @@ def stem3x3(x: Float[Array, "b h w"], kernel: Float[Array, "3 3 1 o"]) -> Float[
     height, width = x.shape[1:]
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1)))[..., None]
     shifts = [(i, j) for i in range(3) for j in range(3)]
-    parts = [padded[:, i : i + height, j : j + width] * kernel[i, j, 0] for i, j in shifts]
+    parts = [padded[:, i : i + height, j : j + width] * kernel[i, j][None, None] for i, j in shifts]
     return functools.reduce(jnp.add, parts)
 
 

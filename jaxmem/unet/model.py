@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxmem.unet.layers import conv3x3, max_pool2, stem3x3, upsample2
 
@@ -24,6 +24,11 @@ class UNetConfig:
         return 2 ** (self.depth - 1)
 
 
+def _biased(x: Array, bias: nnx.Param) -> Array:
+    """A bias for each channel added in the dtype of `x` (b, h, w, channels)."""
+    return x + bias[...].astype(x.dtype)[None, None, None]
+
+
 class _Convolution(nnx.Module):
     def __init__(self, inputs: int, outputs: int, rngs: nnx.Rngs):
         scale = (2.0 / (9 * inputs)) ** 0.5
@@ -33,7 +38,7 @@ class _Convolution(nnx.Module):
     def __call__(self, x):
         kernel = self.kernel[...].astype(x.dtype)
         y = stem3x3(x[..., 0], kernel) if kernel.shape[2] == 1 else conv3x3(x, kernel)
-        return jax.nn.relu(y + self.bias[...].astype(x.dtype))
+        return jax.nn.relu(_biased(y, self.bias))
 
 
 class _Pair(nnx.Module):
@@ -51,7 +56,7 @@ class _Upsampling(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(outputs))
 
     def __call__(self, x):
-        return upsample2(x, self.kernel[...].astype(x.dtype)) + self.bias[...].astype(x.dtype)
+        return _biased(upsample2(x, self.kernel[...].astype(x.dtype)), self.bias)
 
 
 class UNet(nnx.Module):
@@ -89,22 +94,51 @@ class UNet(nnx.Module):
                 x = max_pool2(x)
         for level in reversed(range(self.config.depth - 1)):
             x = self.up[level](jnp.concatenate([skips[level], self.rise[level](x)], -1))
-        return x @ self.head_kernel[...].astype(x.dtype) + self.head_bias[...].astype(x.dtype)
+        return _biased(x @ self.head_kernel[...].astype(x.dtype), self.head_bias)
 
 
-def dice_per_class(probabilities: Float[Array, "n classes"], labels: Int[Array, " n"]) -> Float[Array, " classes"]:
+def dice_per_class(
+    probabilities: Float[Array, "n classes"], labels: Int[Array, " n"], mask: Bool[Array, " n"] | None = None
+) -> Float[Array, " classes"]:
     """Dice-Sorensen coefficient of each class (paper, equation 8); 1 where a class is absent from both.
 
-    With probabilities in place of a decision it is the smooth form used as a loss.
+    With probabilities in place of a decision it is the smooth form used as a loss. One is added above and below the line, so
+    that an empty class has a value.
+
+    Arguments:
+        probabilities: of each class at each pixel, or a decision as 0 and 1.
+        labels: 0 to classes - 1.
+        mask: pixels that count; all when None. What the others hold, NaN included, matters neither to value nor gradient.
     """
     truth = jax.nn.one_hot(labels, probabilities.shape[-1], dtype=probabilities.dtype)
+    if mask is not None:
+        probabilities = jnp.where(mask[:, None], probabilities, 0.0)
+        truth = jnp.where(mask[:, None], truth, 0.0)
     overlap = 2.0 * jnp.sum(probabilities * truth, 0) + 1.0
     return overlap / (jnp.sum(probabilities, 0) + jnp.sum(truth, 0) + 1.0)
 
 
-def segmentation_loss(logits: Float[Array, "b h w classes"], labels: Int[Array, "b h w"]) -> Float[Array, ""]:
-    """Mean cross-entropy plus one minus the mean soft Dice coefficient over classes, pooled over the batch."""
+def segmentation_loss(
+    logits: Float[Array, "b h w classes"], labels: Int[Array, "b h w"], mask: Bool[Array, "b h w"] | None = None
+) -> Float[Array, ""]:
+    """Mean cross-entropy plus one minus the mean soft Dice coefficient over classes, pooled over the batch.
+
+    Arguments:
+        logits: of each class at each pixel.
+        labels: 0 to classes - 1.
+        mask: pixels that count; all when None. What the others hold, NaN included, matters neither to value nor gradient.
+            Where it leaves nothing the loss is 0.
+    """
+    flat_mask = None
+    if mask is not None:
+        flat_mask = mask.reshape(-1)
+        logits, labels = jnp.where(mask[..., None], logits, 0.0), jnp.where(mask, labels, 0)
     log_p = jax.nn.log_softmax(logits).reshape(-1, logits.shape[-1])
     flat = labels.reshape(-1)
-    cross_entropy = -jnp.mean(jnp.take_along_axis(log_p, flat[:, None], 1))
-    return cross_entropy + 1.0 - jnp.mean(dice_per_class(jnp.exp(log_p), flat))
+    of_truth = jnp.take_along_axis(log_p, flat[:, None], 1)[:, 0]
+    if flat_mask is None:
+        cross_entropy = -jnp.mean(of_truth)
+    else:
+        count = jnp.maximum(jnp.sum(flat_mask), 1).astype(logits.dtype)
+        cross_entropy = -jnp.sum(jnp.where(flat_mask, of_truth, 0.0)) / count
+    return cross_entropy + 1.0 - jnp.mean(dice_per_class(jnp.exp(log_p), flat, flat_mask))

@@ -1,14 +1,15 @@
 """Streaming prediction: any slice size, in overlapping tiles whose borders are blended away."""
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxmem.numerics import compiler_options
+from jaxmem.unet.functional import Network, network_of
 from jaxmem.unet.model import UNet
 
 Slice = Float[np.ndarray, "height width"]
@@ -48,8 +49,41 @@ def logits_in_blocks(net: Callable, images: Float[Array, "b h w"], block: int = 
     return out.reshape(images.shape[0], *out.shape[2:])
 
 
+def _turned(images: Float[Array, "b h w"], k: int) -> Array:
+    """Images under the k-th symmetry of the square."""
+    images = images.swapaxes(1, 2) if k & 4 else images
+    images = images[:, ::-1] if k & 2 else images
+    return images[:, :, ::-1] if k & 1 else images
+
+
+def _back(images: Float[Array, "b h w classes"], k: int) -> Array:
+    """The inverse of `_turned`, for what the network says of each pixel."""
+    images = images[:, :, ::-1] if k & 1 else images
+    images = images[:, ::-1] if k & 2 else images
+    return images.swapaxes(1, 2) if k & 4 else images
+
+
+def averaged(params: Network, images: Float[Array, "b h w"], symmetries: int) -> Float[Array, "b h w classes"]:
+    """Class probabilities averaged over the first `symmetries` of the square's symmetries, which are undone.
+
+    Arguments:
+        params: the network.
+        images: sides as the network demands them.
+        symmetries: 1, 2 or 4, or 8 for square images; static under jit.
+    """
+    net = params.model
+    each = (_back(jax.nn.softmax(logits_in_blocks(net, _turned(images, k))), k) for k in range(symmetries))
+    return functools.reduce(jnp.add, each) / symmetries
+
+
+@functools.cache
+def program() -> Callable:
+    """`averaged`, compiled: one function for all predictors, so that a second one of the same network compiles nothing."""
+    return jax.jit(averaged, static_argnames="symmetries", compiler_options=compiler_options())
+
+
 class Predictor:
-    """A network compiled for one tile size.
+    """A network that looks at slices of any size, tile by tile.
 
     Arguments:
         model: the network.
@@ -67,25 +101,10 @@ class Predictor:
                 f"Predictor: tile must be a multiple of {model.config.multiple} and larger than the overlap"
             )
         self.tile, self.overlap, self.batch, self.multiple = tile, overlap, batch, model.config.multiple
-        graph, state = nnx.split(model)
+        self._params, self._symmetries = network_of(model), symmetries
 
-        def turned(images, k):
-            images = images.swapaxes(1, 2) if k & 4 else images
-            images = images[:, ::-1] if k & 2 else images
-            return images[:, :, ::-1] if k & 1 else images
-
-        def back(images, k):
-            images = images[:, :, ::-1] if k & 1 else images
-            images = images[:, ::-1] if k & 2 else images
-            return images.swapaxes(1, 2) if k & 4 else images
-
-        def run(state, images):
-            net = nnx.merge(graph, state)
-            total = sum(back(jax.nn.softmax(logits_in_blocks(net, turned(images, k))), k) for k in range(symmetries))
-            return total / symmetries
-
-        compiled = jax.jit(run, compiler_options=compiler_options())
-        self._run = lambda images: np.asarray(compiled(state, jnp.asarray(images)))
+    def _run(self, images: np.ndarray) -> np.ndarray:
+        return np.asarray(program()(self._params, jnp.asarray(images), self._symmetries))
 
     def _side(self, length: int) -> int:
         return min(self.tile, -(-length // self.multiple) * self.multiple)

@@ -1,25 +1,29 @@
 """Training on simulated slices (paper, Sections 3 and 6.1): resumable, reproducible from its seed."""
 
 import csv
-import functools
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
 from jaxmem.checkpoints import load_checkpoint, save_checkpoint
 from jaxmem.numerics import compiler_options
 from jaxmem.simulate import SliceModel, training_slice
+from jaxmem.unet.functional import Network, adamw, init
 from jaxmem.unet.model import UNet, UNetConfig, dice_per_class, segmentation_loss
 from jaxmem.unet.weights import save_weights
+
+if TYPE_CHECKING:
+    import optax
+
+_STEPS = 20  # of a stored image in one robust standard deviation: clipped at 6 of them, it fits into a byte
+_CHUNK = 10  # slices drawn at once, whatever their number, so that all sets are drawn by one compiled program
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,8 @@ class TrainConfig:
 class TrainState(NamedTuple):
     """Parameters, optimiser state and number of steps taken: a pytree, so that it can be saved and resumed."""
 
-    params: Any
-    optimiser: optax.OptState
+    params: Network
+    optimiser: Any
     step: Int[Array, ""]
 
 
@@ -59,15 +63,24 @@ _draw = jax.jit(jax.vmap(training_slice, (0, None)))
 
 
 def simulate_set(key: Key[Array, ""], model: SliceModel, n: int, report: Callable[[str], None] = print):
-    """`n` simulated slices, stored as bytes: images in steps of 1/20 robust standard deviation, labels as they are."""
+    """`n` simulated slices, stored as bytes: images in steps of 1/20 robust standard deviation, labels as they are.
+
+    Arguments:
+        key: random key.
+        model: the ranges to draw from.
+        n: how many; the first are the same whatever their number.
+        report: told after every 500.
+
+    Returns:
+        images, labels: int8 (n, size, size) each.
+    """
     images = np.empty((n, model.size, model.size), np.int8)
     labels = np.empty((n, model.size, model.size), np.int8)
-    chunk = 10  # whatever n is, so that all sets are drawn by one compiled program
-    for start in range(0, n, chunk):
-        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(start, start + chunk))
+    for start in range(0, n, _CHUNK):
+        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(start, start + _CHUNK))
         x, y = _draw(keys, model)
-        stop = min(start + chunk, n)
-        images[start:stop] = np.round(np.asarray(x)[: stop - start] * 20)
+        stop = min(start + _CHUNK, n)
+        images[start:stop] = np.round(np.asarray(x)[: stop - start] * _STEPS)
         labels[start:stop] = np.asarray(y)[: stop - start]
         if start // 500 != stop // 500:
             report(f"simulated {stop} of {n} slices")
@@ -79,15 +92,17 @@ def _augment(key: Key[Array, ""], image: Array, label: Array) -> tuple[Array, Ar
     keys = jax.random.split(key, 4)
     turn = jax.random.randint(keys[0], (), 0, 8)
     moves = [lambda a, k=k: jnp.rot90(a.T if k >= 4 else a, k % 4) for k in range(8)]
-    image = jax.lax.switch(turn, moves, image.astype(jnp.float32) / 20.0)
+    image = jax.lax.switch(turn, moves, image.astype(jnp.float32) / _STEPS)
     label = jax.lax.switch(turn, moves, label.astype(jnp.int32))
     image = image * jax.random.uniform(keys[1], minval=0.85, maxval=1.15)
     noise = jax.random.uniform(keys[2], maxval=0.15)
     return image + noise * jax.random.normal(keys[3], image.shape), label
 
 
-def schedule(config: TrainConfig) -> optax.Schedule:
+def schedule(config: TrainConfig) -> "optax.Schedule":
     """Linear warm-up over 3 % of the steps, then a cosine to a hundredth of the peak."""
+    import optax
+
     steps = config.epochs * (config.images // config.batch)
     warm_up = max(1, steps // 33)
     return optax.warmup_cosine_decay_schedule(
@@ -95,23 +110,22 @@ def schedule(config: TrainConfig) -> optax.Schedule:
     )
 
 
-def init(key: Key[Array, ""], config: TrainConfig) -> tuple[nnx.GraphDef, TrainState, optax.GradientTransformation]:
-    """A new network with its optimiser (AdamW, gradients clipped to norm 1)."""
-    graph, params = nnx.split(UNet(config.network, nnx.Rngs(key)), nnx.Param)
-    optimiser = optax.chain(
-        optax.clip_by_global_norm(1.0), optax.adamw(schedule(config), weight_decay=config.weight_decay)
-    )
-    return graph, TrainState(params, optimiser.init(params), jnp.zeros((), jnp.int32)), optimiser
+def begin(key: Key[Array, ""], config: TrainConfig) -> tuple[TrainState, "optax.GradientTransformation"]:
+    """A new network, before its first step, and its optimiser."""
+    params = init(key, config.network)
+    optimiser = adamw(schedule(config), config.weight_decay)
+    return TrainState(params, optimiser.init(params), jnp.zeros((), jnp.int32)), optimiser
 
 
-def make_step(graph: nnx.GraphDef, optimiser: optax.GradientTransformation) -> Callable:
+def make_step(optimiser: "optax.GradientTransformation") -> Callable:
     """The compiled step `(key, state, images, labels) -> (state, Info)`; the state's buffers are reused."""
+    import optax
 
     def step(key, state: TrainState, images, labels) -> tuple[TrainState, Info]:
         x, y = jax.vmap(_augment)(jax.random.split(key, len(images)), images, labels)
 
         def objective(params):
-            return segmentation_loss(nnx.merge(graph, params)(x), y)
+            return segmentation_loss(params.model(x), y)
 
         loss, gradient = jax.value_and_grad(objective)(state.params)
         updates, opt_state = optimiser.update(gradient, state.optimiser, state.params)
@@ -120,19 +134,18 @@ def make_step(graph: nnx.GraphDef, optimiser: optax.GradientTransformation) -> C
     return jax.jit(step, donate_argnums=1, compiler_options=compiler_options())
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _score(graph: nnx.GraphDef, params: Any, images: Array, labels: Array) -> tuple[Array, Array]:
-    logits = nnx.merge(graph, params)(images.astype(jnp.float32) / 20.0)
+@jax.jit
+def _decide(params: Network, images: Array, labels: Array) -> tuple[Array, Array]:
+    logits = params.model(images.astype(jnp.float32) / _STEPS)
     return segmentation_loss(logits, labels.astype(jnp.int32)), jnp.argmax(logits, -1)
 
 
-def evaluate(graph: nnx.GraphDef, params: Any, data: tuple[np.ndarray, np.ndarray], batch: int) -> dict[str, float]:
-    """Loss, share of pixels right and Dice of each class over images and labels from `simulate_set`."""
+def score(params: Network, data: tuple[np.ndarray, np.ndarray], batch: int) -> dict[str, float]:
+    """Loss, share of pixels right and Dice of each class over images and labels from `simulate_set`, `batch` at a time."""
     images, labels = data
-
     losses, decided = [], []
     for start in range(0, len(images) - batch + 1, batch):
-        loss, choice = _score(graph, params, images[start : start + batch], labels[start : start + batch])
+        loss, choice = _decide(params, images[start : start + batch], labels[start : start + batch])
         losses.append(float(loss))
         decided.append(np.asarray(choice))
     choice = np.concatenate(decided).ravel()
@@ -165,35 +178,35 @@ def train(config: TrainConfig, folder: Path, report: Callable[[str], None] = pri
     folder.mkdir(parents=True, exist_ok=True)
     root = jax.random.key(config.seed)
     init_key, train_key, test_key, validation_key, step_key = jax.random.split(root, 5)
-    graph, state, optimiser = init(init_key, config)
+    state, optimiser = begin(init_key, config)
     checkpoint, log = folder / "checkpoint.safetensors", folder / "loss.csv"
     if checkpoint.exists():
         state = load_checkpoint(checkpoint, state, config)
         report(f"resuming after step {int(state.step)}")
-    step = make_step(graph, optimiser)
+    step = make_step(optimiser)
     images, labels = simulate_set(train_key, config.slices, config.images, report)
     test = simulate_set(test_key, config.slices, config.test_images, report)
     per_epoch = config.images // config.batch
     for epoch in range(int(state.step) // per_epoch, config.epochs):
-        epoch_key = jax.random.fold_in(step_key, epoch)
-        order = np.asarray(jax.random.permutation(epoch_key, config.images))
+        order_key, batch_key = jax.random.split(jax.random.fold_in(step_key, epoch))
+        order = np.asarray(jax.random.permutation(order_key, config.images))
         losses = []
         for i in range(per_epoch):
             rows = order[i * config.batch : (i + 1) * config.batch]
-            state, info = step(jax.random.fold_in(epoch_key, i), state, images[rows], labels[rows])
+            state, info = step(jax.random.fold_in(batch_key, i), state, images[rows], labels[rows])
             losses.append(info.loss)
             if (i + 1) % 100 == 0:
                 report(
                     f"epoch {epoch + 1} step {i + 1}/{per_epoch} loss {np.mean([float(v) for v in losses[-100:]]):.4f}"
                 )
-        scores = evaluate(graph, state.params, test, config.batch)
+        scores = score(state.params, test, config.batch)
         row = {"epoch": epoch + 1, "train_loss": float(np.mean([float(v) for v in losses])), **scores}
         report(" ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()))
         _append_row(log, row)
         save_checkpoint(checkpoint, state, config)
-    model = nnx.merge(graph, state.params)
+    model = state.params.model
     held_out = simulate_set(validation_key, config.slices, config.validation_images, report)
-    scores = evaluate(graph, state.params, held_out, 1)
+    scores = score(state.params, held_out, 1)
     save_weights(folder / "unet.safetensors", model, float(config.slices.pixel_size))
     card = {"config": asdict(config), "held_out": scores, "steps": int(state.step)}
     (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
