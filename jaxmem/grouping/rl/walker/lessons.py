@@ -93,7 +93,7 @@ def replay(
         The last state; what was written down, `ROOM` rows; and how many choices there were, of which more than `ROOM` are lost.
     """
     first = begin(task)
-    _, row = jax.eval_shape(lambda s: decide(key, s, view(s)), first)
+    _, row = jax.eval_shape(lambda k, s: decide(k, s, view(s)), key, first)
     blank = jax.tree.map(lambda leaf: jnp.zeros((ROOM, *leaf.shape), leaf.dtype), row)
 
     def on(carry):

@@ -180,11 +180,10 @@ def fit(key: Key[Array, ""], examples: Examples, config: WalkTraining, report: C
 
     @jax.jit
     def step(key, params, state, part):
-        def thin(x):
+        def thin(layer, x):
             if config.dropout == 0.0:
                 return x
-            which = jax.random.fold_in(key, x.shape[-1])
-            return x * jax.random.bernoulli(which, keep, x.shape) / keep
+            return x * jax.random.bernoulli(jax.random.fold_in(key, layer), keep, x.shape) / keep
 
         def objective(params):
             policy = nnx.merge(graph, params)
