@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from jaxmem.grouping.rl.linker import linking
-from jaxmem.grouping.rl.linker.chains import Chains, all_chains, best_set, chains_of, is_membrane
+from jaxmem.grouping.rl.linker.chains import Chains, best_set, chains_of_walk, is_membrane, sample_chains
 from jaxmem.grouping.rl.linker.environment import LINKING, agreement, link_task
 from jaxmem.grouping.rl.linker.lessons import lesson, summarised
 from jaxmem.grouping.rl.linker.linking import link_segments
@@ -100,7 +100,7 @@ def test_chains_of_an_expert_are_membranes(tasks):
     policy = blank_policy(4, nnx.Rngs(0))
     ends = jax.jit(jax.vmap(expert_state))(tasks)
     gain = jax.jit(jax.vmap(lambda t: link_gains(policy, t)))(tasks)
-    chains = jax.jit(jax.vmap(chains_of))(tasks, ends.group, ends.linked, gain)
+    chains = jax.jit(jax.vmap(chains_of_walk))(tasks, ends.group, ends.linked, gain)
     assert np.isfinite(np.asarray(chains.features)).all()
     assert np.array_equal(chains.members.sum(1), tasks.segments.length > 0)  # each segment is in one chain
     whole = np.asarray(jax.vmap(is_membrane)(tasks, chains))
@@ -124,7 +124,7 @@ def test_the_worthiest_chains_that_share_nothing():
 
 def test_how_often_a_chain_was_made(tasks):
     policy, task = blank_policy(4, nnx.Rngs(0)), first_of(tasks)
-    chains = jax.jit(lambda k: all_chains(k, policy, task, 3))(jax.random.key(1))
+    chains = jax.jit(lambda k: sample_chains(k, policy, task, 3))(jax.random.key(1))
     members, seen = np.asarray(chains.members), np.asarray(chains.features)
     for k in np.flatnonzero(chains.present):
         equal = (members == members[k]).all(1)

@@ -12,8 +12,8 @@ from jaxmem.grouping.shape import Shape, describe, directions, distances
 from jaxmem.points import surface_density
 from jaxmem.settings import SelectConfig
 
-_MOST_ARCS = 12  # largest open regions among which arcs of one membrane are sought
-_MOST_ATTEMPTS = 200
+_MOST_ARCS = 12  # largest open regions among which arcs of one membrane are sought, for the time; by hand
+_MOST_ATTEMPTS = 200  # regions that are looked at before no more are taken apart, for the time; by hand
 _PER_VOXEL = 1.3  # midline points on a square voxel of surface, or on a voxel of curve (measured)
 
 
