@@ -17,9 +17,7 @@ from jaxmem.grouping.merging.bridges import cut_bridges
 from jaxmem.settings import MergeConfig
 
 _PART = 500_000  # pairs looked at together, for the memory; without influence on the result
-_NEAREST = (
-    2.6  # voxels; neighbours of a coarse volume may always be so far apart: the space diagonal of 1.5 voxels; by hand
-)
+_NEAREST = 2.6  # voxels; neighbours may always be so far apart: the diagonal of a cube of 1.5 voxels
 _CORE = 0.4  # of the median number of agreeing neighbours: points with fewer join nothing; by hand
 # Least |cos| between the normals of two points of one surface, and largest share of their distance that is along a normal
 # beyond an arc; by hand. Neighbours must agree better, but a voxel's error weighs more.

@@ -17,9 +17,7 @@ from scipy.spatial import cKDTree
 from jaxmem.grouping.merging import relabel_by_size
 
 # All of it was chosen by hand; none of it is learnt.
-_REACH = (
-    2.5  # voxels within which lines of neighbouring slices lie over each other; half as much again two slices apart
-)
+_REACH = 2.5  # voxels between lines that lie over each other; half as much again two slices apart
 _ALIKE = 0.8  # |cos| between their directions: 37 degrees
 _COVER = 0.5  # share of both groups that lies over the other: the same membrane
 _UPON = 0.6  # share of a piece that lies over a larger group: part of it

@@ -16,13 +16,9 @@ from jaxtyping import Array, Bool, DTypeLike, Float, Int, Key
 
 from jaxmem.grouping.rl.environment import Environment, Episode, rollout
 
-_MOST_SURPRISE = (
-    50.0  # the log of a probability counts as no less in the entropy: actions that are not allowed have -1e9
-)
-_NORM = 1.0  # of gradients, at most; not tuned
-_CLONE_VALUE = (
-    0.1  # weight of the value while cloning, beside `LearningConfig.value`: nothing is decided by it then; not tuned
-)
+_MOST_SURPRISE = 50.0  # -log probability in the entropy, at most: actions that are not allowed have 1e9
+_NORM = 1.0  # of gradients, at most; by hand
+_CLONE_VALUE = 0.1  # of `LearningConfig.value` while cloning, where the value decides nothing; by hand
 
 
 @dataclass(frozen=True)

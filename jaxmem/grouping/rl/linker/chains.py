@@ -17,10 +17,8 @@ from jaxmem.grouping.rl.linker.policy import link_gains
 from jaxmem.numerics import compiled, safe_norm
 
 FEATURES = 21  # of a chain, counted
-_MOST_GAIN, _MOST_COST = (
-    8.0,
-    200.0,
-)  # log of a ratio, and pixels: what is beyond, or not known, is seen as so much; by hand
+_MOST_GAIN = 8.0  # log of a ratio; what is beyond, or not known, is seen as so much; by hand
+_MOST_COST = 200.0  # pixels; likewise
 
 
 class Chains(NamedTuple):

@@ -19,9 +19,7 @@ TIP = 14  # points of an end that say where it points to
 _OUTLINE = 12  # points that stand for a whole segment where crossings are looked for
 _BENT = 8  # points from which on an end has a curvature: fewer, with the scatter of whole pixels, say nothing of it
 PARTNERS = 12  # ends that are looked at from each end
-_FAR = (
-    110.0  # pixels between two ends that nobody joins; almost the diameter of the largest membrane that is drawn, 120
-)
+_FAR = 110.0  # pixels between two ends that nobody joins; the largest membrane that is drawn has a diameter of 120
 _UNSURE = 4.0  # pixels; turns over a shorter gap count less in the cost, for a pixel's scatter makes them
 _TURN_SHARE, _TURN_PIXELS = 1.5, 8.0  # a radian of turning costs this share of the gap, and so many pixels besides
 _BORDER = 20.0  # pixels from the border of the slice that are seen as such

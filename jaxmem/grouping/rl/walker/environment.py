@@ -15,14 +15,14 @@ from jaxmem.grouping.rl.environment import Environment
 from jaxmem.grouping.rl.walker.state import WalkState, WalkTask, around, rank
 from jaxmem.grouping.rl.walker.view import BEHIND, MOVES, NEAR, REACH, WAYS, WalkView, follow, look, unit
 
-DEPTH = 10  # pixels that the teacher looks ahead: past the band in which two lines that cross are one; not tuned
-_PATIENCE = 12  # pixels in a row that belong to other membranes before a walk is held to have changed; not tuned
+DEPTH = 10  # pixels that the teacher looks ahead: past the band in which two lines that cross are one; by hand
+_PATIENCE = 12  # pixels in a row that belong to other membranes before a walk is held to have changed; by hand
 _BEGINNING = 12  # pixels that say, on the way back, which membrane a walk is on; as many as `_PATIENCE`
 _SWITCH, _ANEW = (
     1.0,
     0.3,
-)  # what it costs to change the membrane, and to begin a walk; not tuned, and the shipped walker learnt without rewards
-_WINDOW = 3  # moves whose direction is the walk's; not tuned
+)  # costs of a change of membrane, and of a new walk; by hand: the shipped walker learnt without
+_WINDOW = 3  # moves whose direction is the walk's; by hand
 
 
 def view(state: WalkState) -> WalkView:

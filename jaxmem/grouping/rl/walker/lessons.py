@@ -19,7 +19,7 @@ from jaxmem.grouping.rl.walker.state import WalkState, WalkTask, rank, walk_task
 from jaxmem.grouping.rl.walker.view import MOVES, WalkView
 from jaxmem.simulate.contours import Contours
 
-# How junctions are counted is a convention: the figures in the model card stand by it, and nothing was tuned.
+# How junctions are counted is a convention: the model card's figures stand by it. All of it was chosen by hand.
 ROOM = 512  # choices of a slice, at most; the simulated slices of 256 x 256 have fewer
 _STRAY, _STRAYS = 12, 18  # first of the bits of stray pieces, and how many: 30 bits of an int32 in all
 _SURE = 5  # pixels that a walk must have been on one membrane alone for a junction to count

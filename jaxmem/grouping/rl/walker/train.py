@@ -25,11 +25,9 @@ from jaxmem.simulate.contours import ContourModel, draw_contours, rasterise
 from jaxmem.types import Scalar
 
 _MOVES = 4  # moves of a choice that are learnt from; hardly ever there are more
-_PLAIN_SHARE, _PLAIN_WEIGHT = (
-    0.1,
-    0.3,
-)  # share that is kept of choices that are not between right and wrong, and their weight; not tuned
-_STRAYING = 0.2  # share of choices that the teacher makes badly, to be seen where it would not go; not tuned
+# Choices that are not between right and wrong: share that is learnt from, and their weight; by hand
+_PLAIN_SHARE, _PLAIN_WEIGHT = 0.1, 0.3
+_STRAYING = 0.2  # share of choices that the teacher makes badly, to be seen where it would not go; by hand
 _THREADS = 2  # walks at a time; without influence on the result
 
 

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
-# What is seen belongs to the shipped weights: whoever changes it trains anew. None of it was tuned.
+# What is seen belongs to the shipped weights: whoever changes it trains anew. All of it was chosen by hand.
 AHEAD, BEHIND = (
     20,
     32,
-)  # pixels seen along each move, and along the walk; about a membrane of the smallest radius, 10 pixels, half round
+)  # pixels seen along each move, and along the walk: half round the smallest membrane that is drawn
 REACH = BEHIND + 8  # pixels seen to every side: the walk, and what lies beside it
 FEATURES = 155  # of a move, counted
 MOVES = np.array([[0, 1], [1, 1], [1, 0], [1, -1], [0, -1], [-1, -1], [-1, 0], [-1, 1]])  # y, x; from x towards y
