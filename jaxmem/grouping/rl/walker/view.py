@@ -8,10 +8,8 @@ import numpy as np
 from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
 # What is seen belongs to the shipped weights: whoever changes it trains anew. All of it was chosen by hand.
-AHEAD, BEHIND = (
-    20,
-    32,
-)  # pixels seen along each move, and along the walk: half round the smallest membrane that is drawn
+AHEAD = 20  # pixels seen along each move
+BEHIND = 32  # pixels seen along the walk: half round the smallest membrane that is drawn
 REACH = BEHIND + 8  # pixels seen to every side: the walk, and what lies beside it
 FEATURES = 155  # of a move, counted
 MOVES = np.array([[0, 1], [1, 1], [1, 0], [1, -1], [0, -1], [-1, -1], [-1, 0], [-1, 1]])  # y, x; from x towards y
@@ -25,7 +23,7 @@ _WIDTH_LAGS = np.array([0, 2, 4, 8, 12, 16, 20, 24, 28, 32])  # moves ago, for t
 _BESIDE = np.array([1.5, 2.5, 3.5, 5.0])  # pixels across a path at which other lines are looked for
 _INERTIA = 0.7  # of the direction of a path that is followed; each move adds the rest
 _SHARPEST = -0.1  # cosine of the sharpest turn from move to move: a right angle, with room for rounding
-_STRAIGHTER = 0.2  # worth of a move that cuts no corner, beside the cosine: only breaks ties
+_STRAIGHTER = 0.2  # worth of a move that cuts no corner, beside the cosine: it decides between about equal ones
 
 
 class WalkView(NamedTuple):
