@@ -23,8 +23,8 @@ from jaxmem.grouping.rl.environment import Policy
 from jaxmem.grouping.rl.learning import LearningConfig
 from jaxmem.grouping.rl.linker.environment import LinkTask, link_task
 from jaxmem.grouping.rl.linker.lessons import Lesson, lesson, summarised
-from jaxmem.grouping.rl.linker.linking import learn_and_link, link
-from jaxmem.grouping.rl.linker.policy import link_gains, walk
+from jaxmem.grouping.rl.linker.linking import best_of_walks, learn_and_link
+from jaxmem.grouping.rl.linker.policy import link_gains, walk_once
 from jaxmem.grouping.rl.linker.train import Lessons, draw_lessons, score_table
 from jaxmem.grouping.rl.walker.lessons import judge, junction_table
 from jaxmem.grouping.rl.walker.policy import paths_of, straight_on, walk_lines
@@ -62,13 +62,21 @@ def methods(tasks: LinkTask) -> dict[str, tuple[np.ndarray, float]]:
     begin = time.perf_counter()
     found = np.stack([best_matching(t, g) for t, g in zip(one, gain)])
     out["matching on the policy's gains"] = found, spent + time.perf_counter() - begin
-    key = jax.random.key(1)
-    greedy = jax.jit(lambda all_: jax.lax.map(lambda t: walk(key, linker.policy, t), all_, batch_size=BATCH or 20))
-    out["one greedy walk"] = timed(greedy, tasks)
-    many = jax.jit(
-        lambda all_: jax.lax.map(lambda t: link(key, linker.policy, linker.judge, t, WALKS), all_, batch_size=BATCH)
+    keys = jax.random.split(jax.random.key(1), n)
+    greedy = jax.jit(
+        lambda keys, all_: jax.lax.map(
+            lambda one: walk_once(one[0], linker.policy, one[1]), (keys, all_), batch_size=BATCH or 20
+        )
     )
-    out[f"best set of {WALKS + 1} walks"] = timed(many, tasks)
+    out["one greedy walk"] = timed(greedy, keys, tasks)
+    many = jax.jit(
+        lambda keys, all_: jax.lax.map(
+            lambda one: best_of_walks(one[0], linker.policy, linker.judge, one[1], WALKS),
+            (keys, all_),
+            batch_size=BATCH,
+        )
+    )
+    out[f"best set of {WALKS + 1} walks"] = timed(many, keys, tasks)
     return out
 
 
@@ -98,22 +106,21 @@ def learning() -> None:
     tasks = jax.jit(lambda all_: jax.lax.map(lambda one: link_task(*one), all_))(
         (lessons.segments, lessons.follows, lessons.owner)
     )
-    linker, key = load_linker(), jax.random.key(3)
+    linker, keys = load_linker(), jax.random.split(jax.random.key(3), SLICES_LEARNT)
 
     print(
         "| adjusted Rand index, share exact | 30-40 % | 40-50 % | 50-60 % | all | slices/s |\n|---|---|---|---|---|---|"
     )
 
     def row(name: str, go: Callable) -> None:
-        keys = jax.random.split(key, SLICES_LEARNT)
         found, spent = timed(
             jax.jit(lambda all_: jax.lax.map(lambda one: go(*one), all_, batch_size=BATCH)), (keys, tasks)
         )
         cells = [f"{t['adjusted_rand']:.4f}, {t['exact']:.3f}" for t in score_table(found, lessons).values()]
         print(f"| {name} | " + " | ".join(cells) + f" | {SLICES_LEARNT / spent:.2f} |", flush=True)
 
-    row("13 walks", lambda k, t: link(k, linker.policy, linker.judge, t, WALKS))
-    row("26 walks", lambda k, t: link(k, linker.policy, linker.judge, t, 2 * WALKS + 1))
+    row("13 walks", lambda k, t: best_of_walks(k, linker.policy, linker.judge, t, WALKS))
+    row("26 walks", lambda k, t: best_of_walks(k, linker.policy, linker.judge, t, 2 * WALKS + 1))
     how = LearningConfig(3e-4, entropy=0.01)
     row(
         "13 walks, 20 steps of learning, 13 walks",

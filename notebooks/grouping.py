@@ -36,7 +36,7 @@ from scipy.spatial import cKDTree
 
 from jaxmem.grouping import MergeConfig, merge_regions, midline
 from jaxmem.grouping.rl.learning import LearningConfig
-from jaxmem.grouping.rl.linker.chains import all_chains, best_set
+from jaxmem.grouping.rl.linker.chains import best_set, sample_chains
 from jaxmem.grouping.rl.linker.environment import agreement, link_task
 from jaxmem.grouping.rl.linker.linking import learn_and_link
 from jaxmem.grouping.rl.linker.policy import link_gains
@@ -98,17 +98,18 @@ for k, path in enumerate(paths):  # what most of a line's pixels are
     values, counts = np.unique(truth[rows, columns], return_counts=True)
     owner[k] = values[np.argmax(counts)]
 task = link_task(segments, owner=jnp.asarray(owner))
-linker, key = load_linker(), jax.random.key(0)
+linker = load_linker()
+walking, learning = jax.random.split(jax.random.key(0))
 
 
 @jax.jit
 def episodes(key, task):
-    chains = all_chains(key, linker.policy, task, 12)
+    chains = sample_chains(key, linker.policy, task, 12)
     worth = linker.judge(chains.features)
     return chains, worth, best_set(chains, worth), link_gains(linker.policy, task)
 
 
-chains, worth, found, gain = episodes(key, task)
+chains, worth, found, gain = episodes(walking, task)
 walked = jnp.argmax(chains.members.reshape(13, CAPACITY, CAPACITY), 1) + 1  # of each walk, the chain of each line
 ways = {
     "walk 1 (greedy)": walked[0],
@@ -155,7 +156,7 @@ figure.tight_layout()
 # %%
 learnt = jax.jit(
     lambda key, task: learn_and_link(key, linker.policy, linker.judge, task, 12, LearningConfig(3e-4), max(STEPS, 1))
-)(key, task)
+)(learning, task)
 print(
     f"before learning {float(agreement(task, found)):.3f}, after {max(STEPS, 1)} steps {float(agreement(task, learnt)):.3f}"
 )

@@ -8,8 +8,8 @@ import pytest
 from jaxmem.grouping import MergeConfig, merge_regions, midline
 from jaxmem.grouping.merging import neighbours
 from jaxmem.grouping.merging.bridges import cut_bridges
-from jaxmem.grouping.rl.across import Lines, closes, join_slices, spread, tangents_of
-from jaxmem.grouping.rl.tracing import evenly
+from jaxmem.grouping.rl.across import Lines, closes, join_slices, propagate_labels, tangents_of
+from jaxmem.grouping.rl.tracing import resample
 from jaxmem.metrics import compare_groups
 
 VOXEL = 14.0
@@ -131,7 +131,7 @@ def test_one_mistaken_slice_does_not_join_two_membranes():
     pairs, _ = neighbours(
         lines.points, np.c_[np.zeros(len(side)), lines.tangents[:, ::-1] * (1, -1)], VOXEL, MergeConfig()
     )
-    votes = spread(lines.points, pairs, lines, found)
+    votes = propagate_labels(lines.points, pairs, lines, found)
     assert compare_groups(votes, side).adjusted_rand > 0.97
 
 
@@ -141,7 +141,7 @@ def test_caps_take_the_membrane_they_hang_on():
     far = points + np.array([0.0, 0.0, 60.0])
     both, across = np.concatenate([points, far]), np.concatenate([normals, normals])
     pairs, _ = neighbours(both, across, VOXEL, MergeConfig())
-    out = spread(both, pairs, lines, join_slices(lines))
+    out = propagate_labels(both, pairs, lines, join_slices(lines))
     assert (out[: len(points)] == 1).all()
     assert (out[len(points) :] == 0).all()
 
@@ -149,7 +149,7 @@ def test_caps_take_the_membrane_they_hang_on():
 def test_nothing_across_slices():
     none = Lines(np.zeros((0, 3)), np.zeros((0, 2)), np.zeros(0, int))
     assert len(join_slices(none)) == 0
-    assert spread(np.ones((3, 3)), np.zeros((0, 2), int), none, np.zeros(0, int)).tolist() == [0, 0, 0]
+    assert propagate_labels(np.ones((3, 3)), np.zeros((0, 2), int), none, np.zeros(0, int)).tolist() == [0, 0, 0]
     dot = Lines(np.zeros((1, 3)), np.zeros((1, 2)), np.zeros(1, int))
     assert join_slices(dot).tolist() == [1]
 
@@ -157,6 +157,6 @@ def test_nothing_across_slices():
 def test_closing_and_even_spacing():
     assert closes(ring(0, (0, 0), 9.0)[0][:, 1:])
     assert not closes(ring(0, (0, 0), 9.0, 0.0, 3.2)[0][:, 1:])
-    path = evenly(np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 2.0], [2.0, 3.0]]), 2.0)
+    path = resample(np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 2.0], [2.0, 3.0]]), 2.0)
     assert np.allclose(np.linalg.norm(np.diff(path, axis=0), axis=1), 1.0, atol=0.1)
     assert np.allclose(path[[0, -1]], [[0, 0], [4, 6]])

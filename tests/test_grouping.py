@@ -75,7 +75,7 @@ def test_merging_crosses_gaps_along_the_curve_only():
 
 
 def test_equation_1_is_the_distance_of_the_nearest_pair():
-    """Equation (1): what joins first is decided by the nearest pair, here along a straight line with two gaps."""
+    """Equation (1): whether two regions join is decided by the nearest pair, here along a straight line with two gaps."""
     x = np.r_[0:40, 47:80, 92:120].astype(float)
     points = np.stack([np.zeros_like(x), x], 1)
     normals = np.tile([1.0, 0.0], (len(x), 1))

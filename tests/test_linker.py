@@ -8,7 +8,7 @@ from matching import best_matching, gain_from_cost, nearest_ends
 
 from jaxmem.grouping.rl.environment import rollout
 from jaxmem.grouping.rl.linker.environment import LEAVE, LINKING, UNDO, agreement, link_task, steps_for
-from jaxmem.grouping.rl.linker.policy import LinkPolicy, link_gains, walk
+from jaxmem.grouping.rl.linker.policy import LinkPolicy, link_gains, walk_once
 from jaxmem.grouping.rl.linker.segments import PARTNERS, ends_of, partners_of, relation, runs_through, summarise
 
 CAPACITY = 16
@@ -83,7 +83,7 @@ def test_chords_that_cross():
     a, b = jnp.array([0.0, 0.0]), jnp.array([0.0, 10.0])
     c = jnp.array([[-1.0, 5.0], [1.0, 5.0], [-1.0, 11.0], [-1.0, 0.0]])
     d = jnp.array([[1.0, 5.0], [2.0, 5.0], [1.0, 11.0], [1.0, 0.0]])
-    assert runs_through(a, b, c, d).tolist() == [True, False, False, False]
+    assert runs_through(a[None], b[None], c, d).tolist() == [True, False, False, False]
 
 
 def test_partners_hold_what_follows(task):
@@ -191,7 +191,7 @@ def test_random_walks_keep_the_rules(task, policy):
 
 
 def test_an_untrained_policy_gives_every_segment_a_group(task, policy):
-    group = np.asarray(jax.jit(lambda t: walk(jax.random.key(0), policy, t))(task))
+    group = np.asarray(jax.jit(lambda t: walk_once(jax.random.key(0), policy, t))(task))
     _, owner, _ = rings()
     assert (group[: len(owner)] > 0).all()
     assert not group[len(owner) :].any()
@@ -204,7 +204,7 @@ def test_an_untrained_policy_gives_every_segment_a_group(task, policy):
 def test_nothing_and_single_pixels(policy, paths):
     task = link_task(summarise(paths, SHAPE, CAPACITY))
     assert all(np.isfinite(np.asarray(a)).all() for a in (task.partners.features, task.partners.own, *task.ends))
-    group = np.asarray(walk(jax.random.key(0), policy, task))
+    group = np.asarray(walk_once(jax.random.key(0), policy, task))
     assert (group > 0).sum() == len(paths)
     assert (nearest_ends(task, 2.0) > 0).sum() == len(paths)
 

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from jaxmem.grouping.rl.linker import linking
-from jaxmem.grouping.rl.linker.chains import Chains, all_chains, best_set, chains_of, is_membrane
+from jaxmem.grouping.rl.linker.chains import Chains, best_set, chains_of_walk, is_membrane, sample_chains
 from jaxmem.grouping.rl.linker.environment import LINKING, agreement, link_task
 from jaxmem.grouping.rl.linker.lessons import lesson, summarised
 from jaxmem.grouping.rl.linker.linking import link_segments
@@ -20,6 +20,7 @@ from jaxmem.grouping.rl.weights import blank_policy, load_linker, save_linker
 from jaxmem.pipeline import Config
 from jaxmem.pipeline.record import Run
 from jaxmem.pipeline.stages import group
+from jaxmem.settings import FROM_NETWORK, decided
 from jaxmem.simulate import ContourModel, draw_contours
 from jaxmem.types import JaxmemError
 
@@ -100,13 +101,13 @@ def test_chains_of_an_expert_are_membranes(tasks):
     policy = blank_policy(4, nnx.Rngs(0))
     ends = jax.jit(jax.vmap(expert_state))(tasks)
     gain = jax.jit(jax.vmap(lambda t: link_gains(policy, t)))(tasks)
-    chains = jax.jit(jax.vmap(chains_of))(tasks, ends.group, ends.linked, gain)
+    chains = jax.jit(jax.vmap(chains_of_walk))(tasks, ends.group, ends.linked, gain)
     assert np.isfinite(np.asarray(chains.features)).all()
     assert np.array_equal(chains.members.sum(1), tasks.segments.length > 0)  # each segment is in one chain
     whole = np.asarray(jax.vmap(is_membrane)(tasks, chains))
     share = whole.sum() / np.asarray(chains.present).sum()
     assert share > 0.85  # some follow through ends that are too far, or across what was taken
-    size = np.asarray((chains.members * tasks.segments.length[:, None]).sum(-1))
+    size = np.where(chains.members, np.asarray(tasks.segments.length)[:, None], 0.0).sum(-1)
     present = np.asarray(chains.present)
     assert np.allclose(np.exp(np.asarray(chains.features)[present][:, 2]), size[present], rtol=1e-4)
     closed = whole & (np.asarray(chains.features)[..., 0] == 1)
@@ -124,7 +125,7 @@ def test_the_worthiest_chains_that_share_nothing():
 
 def test_how_often_a_chain_was_made(tasks):
     policy, task = blank_policy(4, nnx.Rngs(0)), first_of(tasks)
-    chains = jax.jit(lambda k: all_chains(k, policy, task, 3))(jax.random.key(1))
+    chains = jax.jit(lambda k: sample_chains(k, policy, task, 3))(jax.random.key(1))
     members, seen = np.asarray(chains.members), np.asarray(chains.features)
     for k in np.flatnonzero(chains.present):
         equal = (members == members[k]).all(1)
@@ -212,7 +213,7 @@ def test_the_shipped_linker_on_slices_never_seen():
 def test_walker_and_linker_find_the_membranes_of_a_volume(shells):
     """Nested and neighbouring spheres, traced and linked slice by slice, and joined across slices; and a single slice."""
     volume, _ = shells
-    config = replace(Config(), grouping=replace(Config().grouping, method="rl"))
+    config = decided(replace(Config(), grouping=replace(Config().grouping, method="rl")), **FROM_NETWORK)
     for given, count in ((volume > 0, 3), ((volume > 0)[23:24], 3), (np.zeros((7, 64, 96)), 0)):
         run = Run(None)
         line, regions = group(given.astype(np.float32), 1.3, 14.0, config, run, faint=False)

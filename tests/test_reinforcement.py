@@ -78,7 +78,7 @@ def test_a_known_best_return_is_reached(learn, untaught):
 def test_the_last_state_alone_can_be_rewarded(untaught):
     graph, params = untaught
     given = {"environment": CORRIDOR, "graph": graph, "config": CONFIG, "episodes": 8, "steps": 40}
-    step = jax.jit(functools.partial(rl.ppo_step, **given, final=lambda state: 3.0 + 0.0 * state.place))
+    step = jax.jit(functools.partial(rl.ppo_step, **given, final=lambda state: 3.0 + 0.0 * state.place.astype(float)))
     _, info = step(jax.random.key(0), rl.init(params, CONFIG), TASKS)
     assert float(info.reward) == pytest.approx(3.0)  # once in each episode, and nothing of the corridor's own rewards
 

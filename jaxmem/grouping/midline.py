@@ -10,8 +10,11 @@ from jaxtyping import Bool, Float, Int
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-_SLAB = 24  # slices whose ridges are sought together
-_PART = 20000  # points whose bending is measured together
+_SLAB = 24  # slices whose ridges are sought together, for the memory; without influence on the result
+_PART = 20000  # points whose bending is measured together, for the memory; without influence on the result
+_LEAST_BEND = 0.2  # of the smoothed probability / sigma^2: a band of any thickness bends more at its middle; by hand
+_OFF_VOXEL = 0.6  # voxels along an axis from a voxel to its ridge: half a voxel, and room for rounding (Steger 1998)
+_MOST_BENDING = 0.5  # 1/voxel: a sphere of 4 voxels' radius; what is measured beyond is noise
 
 
 class Midline(NamedTuple):
@@ -64,7 +67,7 @@ def _ridges(probability: np.ndarray, sigma: float, threshold: float) -> list[tup
         points[:, 0] += low
         return points, normals, voxels, weight
 
-    return _spread(one, range(0, len(probability), _SLAB))
+    return _in_threads(one, range(0, len(probability), _SLAB))
 
 
 def _ridge_points(smooth: np.ndarray, own: slice, sigma: float, threshold: float) -> tuple[np.ndarray, ...]:
@@ -90,9 +93,9 @@ def _ridge_points(smooth: np.ndarray, own: slice, sigma: float, threshold: float
     bend, normal = values[:, 0], vectors[:, :, 0]  # the most negative curvature is across the membrane
     with np.errstate(divide="ignore", invalid="ignore"):
         step = -np.einsum("na,na->n", gradient, normal) / bend
-    # a band of any thickness bends at least this much at its middle; elsewhere the strongest bend is along the membrane
-    ridge = (-bend > 0.2 * weight / sigma**2) & (-bend >= np.abs(values[:, -1]))
-    keep = ridge & (np.abs(step)[:, None] * np.abs(normal) <= 0.6).all(1)
+    # elsewhere the strongest bend is along the membrane
+    ridge = (-bend > _LEAST_BEND * weight / sigma**2) & (-bend >= np.abs(values[:, -1]))
+    keep = ridge & (np.abs(step)[:, None] * np.abs(normal) <= _OFF_VOXEL).all(1)
     return voxels[keep] + step[keep, None] * normal[keep], normal[keep], voxels[keep], weight[keep]
 
 
@@ -128,10 +131,10 @@ def bending(
         return np.trace(np.einsum("nki,nkj->nij", change, offset) @ np.linalg.inv(spread), axis1=1, axis2=2)
 
     # in parts, so that memory does not grow with the volume
-    return np.clip(np.concatenate(_spread(one, range(0, n, _PART))), -0.5, 0.5)
+    return np.clip(np.concatenate(_in_threads(one, range(0, n, _PART))), -_MOST_BENDING, _MOST_BENDING)
 
 
-def _spread(task: Callable[[int], Any], starts: range) -> list:
+def _in_threads(task: Callable[[int], Any], starts: range) -> list:
     """Results of a task for each start, in order, with all cores at work."""
     with ThreadPoolExecutor(max(1, min(len(starts), os.cpu_count() or 1))) as pool:
         return list(pool.map(task, starts))

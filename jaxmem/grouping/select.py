@@ -10,10 +10,10 @@ from jaxmem.grouping.merging import MergeConfig, merge_regions
 from jaxmem.grouping.midline import Midline
 from jaxmem.grouping.shape import Shape, describe, directions, distances
 from jaxmem.points import surface_density
-from jaxmem.settings import SelectConfig
+from jaxmem.settings import FROM_NETWORK, SelectConfig
 
-_MOST_ARCS = 12  # largest open regions among which arcs of one membrane are sought
-_MOST_ATTEMPTS = 200
+_MOST_ARCS = 12  # largest open regions among which arcs of one membrane are sought, for the time; by hand
+_MOST_ATTEMPTS = 200  # regions that are looked at before no more are taken apart, for the time; by hand
 _PER_VOXEL = 1.3  # midline points on a square voxel of surface, or on a voxel of curve (measured)
 
 
@@ -174,6 +174,9 @@ def select_membranes(
         least, least_open = (_PER_VOXEL * a / voxel_size**2 for a in (config.least_area, config.least_open_area))
     else:
         least, least_open = (_PER_VOXEL * a / voxel_size for a in (config.least_length, config.least_open_length))
+    least_probability = config.least_open_probability
+    if least_probability is None:
+        least_probability = FROM_NETWORK["select"]["least_open_probability"]
     described = _resolve(line, region, volume_shape, voxel_size, least, config, report)
     # closed ones, the largest first, take the fragments that lie on them, and are then described again
     for r, (index, shape) in list(described.items()):
@@ -196,7 +199,7 @@ def select_membranes(
         closed = is_closed(shape, config)
         density = surface_density(line.points[index])
         probability = float(line.weight[index].mean())
-        faint = not closed and probability < config.least_open_probability
+        faint = not closed and probability < least_probability
         if len(index) < (least if closed else least_open) or density < config.least_density or faint:
             reason = f"{len(index)} points, {density:.2f} per voxel, probability {probability:.2f}, seen {shape.seen:.0%} as an ellipsoid"
             report(f"dropped a region at {np.round(line.points[index].mean(0)).astype(int).tolist()}: {reason}")

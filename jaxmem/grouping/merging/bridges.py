@@ -12,10 +12,10 @@ from scipy.sparse import coo_matrix, csr_matrix, diags
 from scipy.sparse.csgraph import connected_components, laplacian
 from scipy.sparse.linalg import ArpackError, eigsh
 
-_CELL = 6.0  # voxels; points of a cell that hang together are one node of the graph
-_CLOSE = 1.6  # voxels between neighbours in a node: across a contact they are further apart
+_CELL = 6.0  # voxels; points of a cell that hang together are one node of the graph; for the time, by hand
+_CLOSE = 1.6  # voxels between neighbours in a node: across a contact they are further apart; by hand
 _LEAST = 500  # points on the smaller side of a cut; a vesicle of 13 voxels' radius has about 2,800, half of them seen
-_FIRM = 1e-6  # keeps the Laplacian regular
+_FIRM = 1e-6  # keeps the Laplacian regular: small beside its eigenvalues, large beside rounding
 
 
 def cut_bridges(

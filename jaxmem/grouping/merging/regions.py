@@ -1,8 +1,9 @@
 """Region merging in two and three dimensions (paper, Section 4.2, equation 1), with a spatial index.
 
-Points first join their near neighbours where both agree on the direction of the membrane; regions then join across gaps,
-nearest first, where several pairs of points could lie on one smooth curve (cocircularity), which is the predicate that the
-paper leaves open. Membranes that touch or are nested stay apart because their points face each other along the normal.
+Points first join their near neighbours where both agree on the direction of the membrane; regions then join across gaps
+where several pairs of points could lie on one smooth curve (cocircularity), which is the predicate that the paper leaves
+open. It does not change as regions grow, so the order of joining has no influence. Membranes that touch or are nested stay
+apart because their points face each other along the normal.
 """
 
 import numpy as np
@@ -15,7 +16,14 @@ from scipy.spatial import cKDTree
 from jaxmem.grouping.merging.bridges import cut_bridges
 from jaxmem.settings import MergeConfig
 
-_PART = 500_000  # pairs looked at together
+_PART = 500_000  # pairs looked at together, for the memory; without influence on the result
+_NEAREST = 2.6  # voxels; neighbours may always be so far apart: the diagonal of a cube of 1.5 voxels
+_CORE = 0.4  # of the median number of agreeing neighbours: points with fewer join nothing; by hand
+# Least |cos| between the normals of two points of one surface, and largest share of their distance that is along a normal
+# beyond an arc; by hand. Neighbours must agree better, but a voxel's error weighs more.
+_SURFACE = {"turn": 0.8, "lift": 0.5}
+_GAP = {"turn": 0.5, "lift": 0.2}
+_ERROR = 0.7  # voxels along the normal that are within the error of positions
 
 
 def merge_regions(
@@ -43,7 +51,7 @@ def merge_regions(
 
 
 def _reach(voxel_size: float, config: MergeConfig) -> float:
-    return max(config.link / voxel_size, 2.6)
+    return max(config.link / voxel_size, _NEAREST)
 
 
 def neighbours(
@@ -51,7 +59,7 @@ def neighbours(
 ) -> tuple[Int[np.ndarray, "m 2"], Int[np.ndarray, " n"]]:
     """Pairs of near points that can lie on one smooth surface, and the connected component of each point, from 0."""
     pairs = cKDTree(points).query_pairs(_reach(voxel_size, config), output_type="ndarray")
-    pairs = pairs[_continuous(points, normals, pairs, turn=0.8, lift=0.5)]
+    pairs = pairs[_continuous(points, normals, pairs, **_SURFACE)]
     return pairs, _core_components(len(points), pairs)
 
 
@@ -63,7 +71,7 @@ def _core_components(n: int, pairs: Int[np.ndarray, "m 2"]) -> Int[np.ndarray, "
     if len(pairs) == 0:
         return np.arange(n)
     degree = np.bincount(pairs.ravel(), minlength=n)
-    core = degree >= 0.4 * np.median(degree)
+    core = degree >= _CORE * np.median(degree)
     inner = pairs[core[pairs].all(1)]
     graph = coo_matrix((np.ones(len(inner)), inner.T), shape=(n, n))
     _, region = connected_components(graph, directed=False)
@@ -97,7 +105,7 @@ def _continuous(points, normals, pairs, turn: float, lift: float) -> np.ndarray:
         # on a circle the chord is at right angles to the sum of the normals; within a voxel, position errors dominate
         middle = a + b * np.where(cosine < 0, -1.0, 1.0).astype(b.dtype)[:, None]
         off = np.abs(np.einsum("nd,nd->n", chord, middle)) / np.sqrt(np.einsum("nd,nd->n", middle, middle))
-        out[start : start + _PART] = (np.abs(cosine) >= turn) & (off <= lift * np.maximum(length - 1.0, 0.0) + 0.7)
+        out[start : start + _PART] = (np.abs(cosine) >= turn) & (off <= lift * np.maximum(length - 1.0, 0.0) + _ERROR)
     return out
 
 
@@ -129,27 +137,16 @@ def _join_across_gaps(points, normals, region, whole, gap: float, config: MergeC
     pairs = chosen[_near_pairs(points[chosen], region[chosen], gap)]
     if len(pairs) == 0:
         return region
-    agree = _continuous(points, normals, pairs, turn=0.5, lift=0.2)
+    agree = _continuous(points, normals, pairs, **_GAP)
     low, high = np.sort(region[pairs], axis=1).T
-    distance = np.linalg.norm(points[pairs[:, 0]] - points[pairs[:, 1]], axis=1)
     key, inverse, near = np.unique(low * len(counts) + high, return_inverse=True, return_counts=True)
     joined = np.stack(np.divmod(key, len(counts)), -1)
     support = np.bincount(inverse, weights=agree, minlength=len(joined))
-    nearest = np.full(len(joined), np.inf)
-    np.minimum.at(nearest, inverse, np.where(agree, distance, np.inf))
     uncut = np.empty(len(counts), int)
     uncut[region] = whole
     of_one = uncut[joined[:, 0]] == uncut[joined[:, 1]]
     needed = np.maximum(config.support, np.where(of_one, config.agreement_cut, config.agreement) * near)
-    parent = list(range(len(counts)))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    for k in np.argsort(nearest):
-        if support[k] >= needed[k]:
-            parent[root(int(joined[k, 0]))] = root(int(joined[k, 1]))
-    return np.array([root(i) for i in range(len(parent))])[region]
+    joined = joined[support >= needed]
+    graph = coo_matrix((np.ones(len(joined)), joined.T), shape=(len(counts),) * 2)
+    _, component = connected_components(graph, directed=False)
+    return component[region]

@@ -9,18 +9,20 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.cluster.hierarchy import DisjointSet
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import dijkstra
 from scipy.spatial import cKDTree
 
 from jaxmem.grouping.merging import relabel_by_size
 
-_REACH = 2.5  # pixels within which lines of neighbouring slices lie over each other
-_ALIKE = 0.8  # |cos| between their directions
+# All of it was chosen by hand; none of it is learnt.
+_REACH = 2.5  # voxels between lines that lie over each other; half as much again two slices apart
+_ALIKE = 0.8  # |cos| between their directions: 37 degrees
 _COVER = 0.5  # share of both groups that lies over the other: the same membrane
 _UPON = 0.6  # share of a piece that lies over a larger group: part of it
 _AROUND = 0.75  # share of the directions from its centre in which a group has points: it closes
-_SLICES = 2  # in so many slices two membranes must both close to be kept apart
+_SLICES = 2  # in so many slices two membranes must both close to be kept apart: one may be mistaken
 _VOTES = 9  # neighbours that a midline point asks
 
 
@@ -66,31 +68,26 @@ def join_slices(lines: Lines) -> Int[np.ndarray, " n"]:
     first, second, share, back = _overlaps(lines, group, size, z)
     floor = np.empty(len(size), int)
     floor[group] = z
-    parent = np.arange(len(size))
-    whole: list[set[int]] = []  # of each component, the slices in which a group of its closes
+    joined = DisjointSet(range(len(size)))
+    whole: list[set[int]] = []  # of each root, the slices in which a group of its set closes
     order = np.argsort(group, kind="stable")
     for g, members in enumerate(np.split(order, np.cumsum(size)[:-1])):
         whole.append({int(floor[g])} if closes(lines.points[members, 1:]) else set())
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = int(parent[i])
-        return i
 
     both, either = np.minimum(share, back), np.maximum(share, back)
     # those that cover each other, the best first, then the pieces
     for k in np.argsort(-np.where(both >= _COVER, 1.0 + both, either), kind="stable"):
         if both[k] < _COVER and either[k] < _UPON:
             continue
-        a, b = root(int(first[k])), root(int(second[k]))
+        a, b = joined[int(first[k])], joined[int(second[k])]
         if a == b or len(whole[a] & whole[b]) >= _SLICES:
             continue
         if len(whole[a]) < len(whole[b]):
             a, b = b, a
         whole[a] |= whole[b]
-        parent[b] = a
-    return relabel_by_size(np.array([root(i) for i in range(len(size))])[group])
+        joined.merge(a, b)
+        whole[joined[a]] = whole[a]
+    return relabel_by_size(np.array([joined[i] for i in range(len(size))])[group])
 
 
 def _overlaps(lines: Lines, group, size, z) -> tuple[np.ndarray, ...]:
@@ -123,7 +120,7 @@ def _overlaps(lines: Lines, group, size, z) -> tuple[np.ndarray, ...]:
     return a, b, np.asarray(matrix[a, b]).ravel(), np.asarray(matrix[b, a]).ravel()
 
 
-def spread(
+def propagate_labels(
     points: Float[np.ndarray, "n 3"],
     pairs: Int[np.ndarray, "m 2"],
     lines: Lines,

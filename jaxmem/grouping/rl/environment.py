@@ -61,12 +61,13 @@ def rollout(
         steps: actions at most; what comes after the end is padding. Static under jit.
         greedy: always the likeliest action, instead of a sampled one. Static under jit.
     """
-    first, *rest = jax.random.split(key, steps + 1)
-    state, observation = environment.init(first, task)
+    keys = jax.random.split(key, steps + 1)
+    first, rest = keys[:1], jax.random.key_data(keys[1:])  # as numbers: JAX cannot check keys of a scan that is vmapped
+    state, observation = environment.init(first[0], task)
 
-    def advance(carry, key):
+    def advance(carry, numbers):
         state, observation, alive = carry
-        choose, move = jax.random.split(key)
+        choose, move = jax.random.split(jax.random.wrap_key_data(numbers, impl=jax.random.key_impl(key)))
         logits, value = policy(observation)
         action = jnp.argmax(logits) if greedy else jax.random.categorical(choose, logits)
         log_prob = jax.nn.log_softmax(logits)[action]
@@ -81,6 +82,6 @@ def rollout(
         return (state, observation, alive & ~done), seen
 
     start = state, observation, jnp.ones((), bool)
-    (state, _, _), seen = jax.lax.scan(advance, start, jnp.stack(rest))
+    (state, _, _), seen = jax.lax.scan(advance, start, rest)
     observation, action, log_prob, value, reward, lived, advice = seen
     return Episode(observation, action, log_prob, value, reward, lived, advice, state)

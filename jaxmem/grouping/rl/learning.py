@@ -12,9 +12,13 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, DTypeLike, Float, Int, Key
 
 from jaxmem.grouping.rl.environment import Environment, Episode, rollout
+
+_MOST_SURPRISE = 50.0  # -log probability in the entropy, at most: actions that are not allowed have 1e9
+_NORM = 1.0  # of gradients, at most; by hand
+_CLONE_VALUE = 0.1  # of `LearningConfig.value` while cloning, where the value decides nothing; by hand
 
 
 @dataclass(frozen=True)
@@ -65,13 +69,13 @@ def advantages(
 ) -> Float[Array, " steps"]:
     """Generalised advantage estimates of one episode (Schulman et al. 2016, equation 16); nothing is to come after its end."""
     value = jnp.where(alive, value, 0.0)
-    surprise = jnp.where(alive, reward + discount * jnp.append(value[1:], 0.0) - value, 0.0)
+    surprise = jnp.where(alive, reward + discount * jnp.pad(value[1:], (0, 1)) - value, 0.0)
 
     def back(later, now):
         total = now + discount * trace * later
         return total, total
 
-    return jax.lax.scan(back, jnp.zeros(()), surprise, reverse=True)[1]
+    return jax.lax.scan(back, jnp.zeros((), surprise.dtype), surprise, reverse=True)[1]
 
 
 def init(params: Any, config: LearningConfig) -> LearningState:
@@ -80,12 +84,26 @@ def init(params: Any, config: LearningConfig) -> LearningState:
 
 
 def _optimiser(config: LearningConfig) -> optax.GradientTransformation:
-    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(config.learning_rate))
+    return optax.chain(optax.clip_by_global_norm(_NORM), optax.adam(config.learning_rate))
+
+
+def descend(
+    optimiser: optax.GradientTransformation, gradient: Any, state: optax.OptState, params: Any
+) -> tuple[Any, optax.OptState]:
+    """Parameters and the optimiser's state after a step of an optimiser."""
+    with jax.numpy_dtype_promotion("standard"):  # optax raises floats to integer powers
+        updates, state = optimiser.update(gradient, state, params)
+    return optax.apply_updates(params, updates), state
 
 
 def _update(state: LearningState, gradient: Any, config: LearningConfig) -> LearningState:
-    updates, optimiser = _optimiser(config).update(gradient, state.optimiser, state.params)
-    return state._replace(params=optax.apply_updates(state.params, updates), optimiser=optimiser)
+    params, optimiser = descend(_optimiser(config), gradient, state.optimiser, state.params)
+    return state._replace(params=params, optimiser=optimiser)
+
+
+def _shares(alive: Bool[Array, "*steps"], dtype: DTypeLike) -> Float[Array, "*steps"]:
+    """Weights that take the mean over what is alive."""
+    return alive.astype(dtype) / jnp.maximum(alive.sum(), 1).astype(dtype)
 
 
 def play(
@@ -137,7 +155,7 @@ def ppo_step(
         played.reward, played.value, played.alive
     )
     target = gain + jnp.where(played.alive, played.value, 0.0)
-    count = played.alive.sum()
+    count = played.alive.sum().astype(gain.dtype)
     mean = jnp.where(played.alive, gain, 0.0).sum() / count
     spread = jnp.sqrt(jnp.where(played.alive, (gain - mean) ** 2, 0.0).sum() / count)
     gain = (gain - mean) / (spread + 1e-6)
@@ -151,9 +169,9 @@ def ppo_step(
         ratio = jnp.exp(log_prob - seen.log_prob)
         clipped = jnp.clip(ratio, 1.0 - config.clip, 1.0 + config.clip)
         surrogate = jnp.minimum(ratio * gain, clipped * gain)
-        entropy = -(jnp.exp(log_probs) * jnp.maximum(log_probs, -50.0)).sum(-1)
+        entropy = -(jnp.exp(log_probs) * jnp.maximum(log_probs, -_MOST_SURPRISE)).sum(-1)
         each = -surrogate + config.value * 0.5 * (value - target) ** 2 - config.entropy * entropy
-        weight = seen.alive / jnp.maximum(seen.alive.sum(), 1)
+        weight = _shares(seen.alive, each.dtype)
         return (each * weight).sum(), (entropy * weight).sum()
 
     n = played.action.shape[0]
@@ -195,9 +213,9 @@ def clone_step(
     def objective(params):
         logits, value = jax.vmap(jax.vmap(nnx.merge(graph, params)))(played.observation)
         surprise = optax.softmax_cross_entropy_with_integer_labels(logits, played.advice)
-        entropy = -(jax.nn.softmax(logits) * jnp.maximum(jax.nn.log_softmax(logits), -50.0)).sum(-1)
-        weight = played.alive / jnp.maximum(played.alive.sum(), 1)
-        each = surprise + 0.1 * config.value * (value - to_come) ** 2
+        entropy = -(jax.nn.softmax(logits) * jnp.maximum(jax.nn.log_softmax(logits), -_MOST_SURPRISE)).sum(-1)
+        each = surprise + _CLONE_VALUE * config.value * (value - to_come) ** 2
+        weight = _shares(played.alive, each.dtype)
         return (each * weight).sum(), (entropy * weight).sum()
 
     (loss, entropy), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)

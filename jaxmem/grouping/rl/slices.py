@@ -9,12 +9,12 @@ from scipy import ndimage
 
 from jaxmem.grouping.merging import MergeConfig, neighbours, relabel_by_size
 from jaxmem.grouping.midline import Midline
-from jaxmem.grouping.rl.across import Lines, join_slices, spread, tangents_of
+from jaxmem.grouping.rl.across import Lines, join_slices, propagate_labels, tangents_of
 from jaxmem.grouping.rl.linker.linking import MOST, link_segments
-from jaxmem.grouping.rl.tracing import evenly, trace
+from jaxmem.grouping.rl.tracing import resample, trace
 from jaxmem.grouping.rl.weights import Linker
 
-PIXEL = 14.0  # A; the linker's pixel
+PIXEL = 14.0  # A; the linker's pixel, at which its simulated membranes have the size of real ones (model card)
 
 
 def link_volume(
@@ -57,7 +57,7 @@ def link_volume(
                 jax.random.fold_in(key, z),
                 linker.policy,
                 linker.judge,
-                [evenly(p, scale) for p in paths],
+                [resample(p, scale) for p in paths],
                 size,
                 closed,
                 walks,
@@ -102,6 +102,6 @@ def link_regions(
     if points.shape[1] == 2:
         points = np.insert(points, 0, 0.0, axis=1)
     pairs, alone = neighbours(line.points, line.normals, voxel_size, config)
-    region = spread(points, pairs, lines, membrane)
+    region = propagate_labels(points, pairs, lines, membrane)
     region = np.where(region > 0, region, alone + 1 + region.max(initial=0))
     return relabel_by_size(region)

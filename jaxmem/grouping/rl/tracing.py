@@ -14,8 +14,9 @@ from jaxmem.grouping.rl.walker.policy import paths_of, walk_lines
 from jaxmem.grouping.rl.walker.state import walk_task
 from jaxmem.grouping.rl.weights import load_walker
 
-_SHORTEST = 4  # pixels; shorter lines are specks
-_LOOP = 16  # pixels from which on a line whose ends meet is a loop
+_SHORTEST = 4  # pixels; shorter lines are specks; as few as the linker learnt from
+_LOOP = 16  # pixels from which on a line whose ends meet is a loop: about 5 across, smaller ones are holes of the mask; by hand
+_MEET = 2.0  # pixels along an axis between ends that meet: neighbours, or with one pixel left out
 
 
 @functools.lru_cache(maxsize=4)
@@ -45,11 +46,11 @@ def trace(
         return [], []
     walk, order = _compiled(policy or _shipped())(walk_task(line, distance_transform_edt(mask)))
     paths = [p for p in paths_of(np.asarray(walk), np.asarray(order)) if len(p) >= _SHORTEST]
-    return paths, [len(p) >= _LOOP and bool(np.abs(p[0] - p[-1]).max() <= 2.0) for p in paths]
+    return paths, [len(p) >= _LOOP and bool(np.abs(p[0] - p[-1]).max() <= _MEET) for p in paths]
 
 
-def evenly(path: Float[np.ndarray, "_ 2"], scale: float) -> Float[np.ndarray, "_ 2"]:
-    """The path's points times `scale`, and a pixel apart again."""
+def resample(path: Float[np.ndarray, "_ 2"], scale: float) -> Float[np.ndarray, "_ 2"]:
+    """The path's points times `scale`, and a pixel apart again; four points at least."""
     points = path * scale
     at = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
     new = np.linspace(0.0, at[-1], max(_SHORTEST, round(float(at[-1])) + 1))

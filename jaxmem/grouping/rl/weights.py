@@ -25,7 +25,7 @@ from jaxmem.types import JaxmemError
 
 
 class Linker(NamedTuple):
-    """Trained networks for `loops.link`, and the SHA-256 of their file."""
+    """Trained networks for `linking.link_segments`, and the SHA-256 of their file."""
 
     policy: LinkPolicy
     judge: ChainJudge
@@ -33,7 +33,7 @@ class Linker(NamedTuple):
 
 
 @contextmanager
-def _said(path: Path, what: str) -> Iterator[None]:
+def _readable(path: Path, what: str) -> Iterator[None]:
     """Problems with a file of weights, in words."""
     try:
         yield
@@ -82,7 +82,7 @@ def load_linker(path: str | Path | None = None) -> Linker:
         JaxmemError: if the file is missing, unreadable, or of another architecture.
     """
     path = Path(path) if path is not None else default_linker()
-    with _said(path, "linker"):
+    with _readable(path, "linker"):
         width, arrays = _read(path)
         policy, judge = blank_policy(width, nnx.Rngs(0)), blank_judge(width, nnx.Rngs(0))
         states = {"policy": nnx.state(policy, nnx.Param), "judge": nnx.state(judge, nnx.Param)}
@@ -95,7 +95,7 @@ def load_linker(path: str | Path | None = None) -> Linker:
 
 
 class Walker(NamedTuple):
-    """A trained policy for `walker.walk_lines`, and the SHA-256 of its file."""
+    """A trained policy for `tracing.trace`, and the SHA-256 of its file."""
 
     policy: WalkPolicy
     digest: str
@@ -123,7 +123,7 @@ def load_walker(path: str | Path | None = None) -> Walker:
         JaxmemError: if the file is missing, unreadable, or of another architecture.
     """
     path = Path(path) if path is not None else default_walker()
-    with _said(path, "walker"):
+    with _readable(path, "walker"):
         width, arrays = _read(path)
         graph, state = nnx.split(nnx.eval_shape(lambda: WalkPolicy(width, rngs=nnx.Rngs(0))), nnx.Param)
         nnx.replace_by_pure_dict(state, jax.tree.map(jnp.asarray, unflatten(state.to_pure_dict(), arrays)))

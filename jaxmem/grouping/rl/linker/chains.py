@@ -9,14 +9,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
 from jaxmem.grouping.rl.environment import rollout
 from jaxmem.grouping.rl.linker.environment import LINKING, LinkState, LinkTask, steps_for
 from jaxmem.grouping.rl.linker.policy import link_gains
 from jaxmem.numerics import compiled, safe_norm
 
-FEATURES = 21  # of a chain
+FEATURES = 21  # of a chain, counted
+_MOST_GAIN = 8.0  # log of a ratio; what is beyond, or not known, is seen as so much; by hand
+_MOST_COST = 200.0  # pixels; likewise
 
 
 class Chains(NamedTuple):
@@ -33,16 +35,17 @@ class Chains(NamedTuple):
     features: Float[Array, "chains f"]
 
 
-def walks(key: Key[Array, ""], policy: Any, task: LinkTask, count: int) -> LinkState:
+def sample_walks(key: Key[Array, ""], policy: Any, task: LinkTask, count: int) -> LinkState:
     """Where one greedy walk and `count` sampled ones ended; leaves are (1 + count, ...)."""
     steps = steps_for(task.segments.length.shape[0])
     keys = jax.random.split(key, count + 1)
+    first, rest = keys[:1], keys[1:]
 
     def play(k, greedy):
         return rollout(k, LINKING, policy, task, steps, greedy).state
 
-    best = play(keys[0], True)
-    others = jax.vmap(lambda k: play(k, False))(keys[1:])
+    best = play(first[0], True)
+    others = jax.vmap(lambda k: play(k, False))(rest)
     return jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), best, others)
 
 
@@ -66,7 +69,7 @@ def _off_conic(points: Float[Array, "*n 2"], conic: Float[Array, "*n 6"]) -> Flo
 
 
 @compiled
-def chains_of(
+def chains_of_walk(
     task: LinkTask,
     group: Int[Array, " segments"],
     linked: Int[Array, " ends"],
@@ -98,32 +101,34 @@ def chains_of(
     of_end = jnp.repeat(number, 2)
     of_link, of_free = jnp.where(joined, of_end, many), jnp.where(joined, many, of_end)
     which = (task.partners.end == linked[:, None]) & task.partners.valid
-    worth = jnp.clip(jnp.where(which, jnp.where(jnp.isfinite(gain), gain, -8.0), 0.0).sum(-1), -8.0, 8.0)
-    worth = jnp.where(which.any(-1), worth, -8.0)
-    cost = jnp.minimum(jnp.where(which, jnp.where(task.partners.valid, task.partners.cost, 0.0), 0.0).sum(-1), 200.0)
-    cost = jnp.where(which.any(-1), cost, 200.0)
-    missed = jnp.clip(jnp.where(jnp.isfinite(gain), gain, -8.0).max(-1), -8.0, 8.0)
+    known = jnp.where(jnp.isfinite(gain), gain, -_MOST_GAIN)
+    worth = jnp.clip(jnp.where(which, known, 0.0).sum(-1), -_MOST_GAIN, _MOST_GAIN)
+    worth = jnp.where(which.any(-1), worth, -_MOST_GAIN)
+    cost = jnp.minimum(jnp.where(which, task.partners.cost, 0.0).sum(-1), _MOST_COST)
+    cost = jnp.where(which.any(-1), cost, _MOST_COST)
+    missed = jnp.clip(known.max(-1), -_MOST_GAIN, _MOST_GAIN)
     border = task.partners.own[:, 0]
     gap = safe_norm(ends.place - ends.place[linked])
 
     size, count = total(segments.length), total(used.astype(gap.dtype))
-    links = jnp.maximum(jax.ops.segment_sum(joined * 1.0, of_end, many + 1)[:many], 1e-6)
-    free = jax.ops.segment_sum(~joined * 1.0, of_end, many + 1)[:many]
+    made = joined.astype(gap.dtype)
+    links = jnp.maximum(total(made, of_end), 1e-6)
+    free = total(1.0 - made, of_end)
     closed_piece = total(segments.closed.astype(gap.dtype)) > 0
-    missing = total(gap * joined, of_end) / 2
+    missing = total(gap * made, of_end) / 2
 
     # an ellipse through all points: in units of the chain's own size
-    weight = jnp.where(used, 1.0, 0.0)[:, None, None] * jnp.ones_like(segments.outline)
-    heart = total((segments.outline * weight).sum(1)) / jnp.maximum(12.0 * count, 1.0)[:, None]
+    there = used.astype(gap.dtype)
+    heart = total((segments.outline * there[:, None, None]).sum(1)) / jnp.maximum(12.0 * count, 1.0)[:, None]
     row = jnp.minimum(number, many - 1)
     centred = segments.outline - heart[row][:, None]
-    spread = jnp.sqrt(total((centred**2).sum((1, 2)) * used) / jnp.maximum(12.0 * count, 1.0)) + 1e-3
-    scaled = centred / spread[row][:, None, None]
+    extent = jnp.sqrt(total((centred**2).sum((1, 2)) * there) / jnp.maximum(12.0 * count, 1.0)) + 1e-3
+    scaled = centred / extent[row][:, None, None]
     powers = _monomials(scaled)
-    moments = total(jnp.einsum("spi,spj->sij", powers, powers) * used[:, None, None])
-    conic = jax.vmap(_conic)(moments + 1e-6 * jnp.eye(6))
+    moments = total(jnp.einsum("spi,spj->sij", powers, powers) * there[:, None, None])
+    conic = jax.vmap(_conic)(moments + 1e-6 * jnp.eye(6, dtype=moments.dtype)[None])
     off = _off_conic(scaled, jnp.broadcast_to(conic[row][:, None], (*scaled.shape[:2], 6)))
-    off = jnp.sqrt(total((off**2).sum(1) * used) / jnp.maximum(12.0 * count, 1.0))
+    off = jnp.sqrt(total((off**2).sum(1) * there) / jnp.maximum(12.0 * count, 1.0))
     kind = jnp.sign(4 * conic[:, 0] * conic[:, 2] - conic[:, 1] ** 2)
 
     features = [
@@ -133,43 +138,54 @@ def chains_of(
         jnp.log1p(missing),
         missing / jnp.maximum(missing + size, 1.0),
         extreme(jnp.where(joined, worth, jnp.inf), of_link, False, 0.0) / 4.0,
-        total(worth * joined, of_end) / 16.0,
-        total(worth * joined, of_end) / links / 4.0,
+        total(worth * made, of_end) / 16.0,
+        total(worth * made, of_end) / links / 4.0,
         jnp.log1p(extreme(cost, of_link, True, 0.0)),
-        jnp.log1p(total(cost * joined, of_end) / 2),
-        jnp.log1p(off * spread),
+        jnp.log1p(total(cost * made, of_end) / 2),
+        jnp.log1p(off * extent),
         10.0 * off,
         kind,
-        jnp.log(spread),
+        jnp.log(extent),
         extreme(border, of_free, True, 0.0),
         extreme(border, of_free, False, 0.0),
-        extreme(missed, of_free, True, -8.0) / 4.0,
-        extreme(missed, of_free, False, -8.0) / 4.0,
+        extreme(missed, of_free, True, -_MOST_GAIN) / 4.0,
+        extreme(missed, of_free, False, -_MOST_GAIN) / 4.0,
         (count == 1).astype(gap.dtype),
     ]
     present = count > 0
     seen = jnp.where(present[:, None], jnp.stack(features, -1), 0.0)
-    members = (number == jnp.arange(many)[:, None]) & used
+    members = (number[None] == jnp.arange(many)[:, None]) & used[None]
     return Chains(members, present, jnp.concatenate([seen, jnp.zeros((many, 2), seen.dtype)], -1))
 
 
-def all_chains(key: Key[Array, ""], policy: Any, task: LinkTask, count: int) -> Chains:
+def sample_chains(key: Key[Array, ""], policy: Any, task: LinkTask, count: int) -> Chains:
     """Every chain of a greedy and `count` sampled walks; equal ones stand there as often as they were made."""
-    return _gathered(task, walks(key, policy, task, count), link_gains(policy, task))
+    return collect_chains(task, sample_walks(key, policy, task, count), link_gains(policy, task))
 
 
-def _gathered(task: LinkTask, final: LinkState, gain: Float[Array, "ends partners"]) -> Chains:
-    """Every chain of some walks, of which the first was greedy."""
-    each = jax.vmap(lambda g, to: chains_of(task, g, to, gain))(final.group, final.linked)
+def collect_chains(task: LinkTask, final: LinkState, gain: Float[Array, "ends partners"]) -> Chains:
+    """Every chain of some walks, of which the first was greedy.
+
+    Arguments:
+        task: the slice.
+        final: where the walks ended; leaves are (walks, ...).
+        gain: from `link_gains`.
+    """
+    each = jax.vmap(lambda g, to: chains_of_walk(task, g, to, gain))(final.group, final.linked)
     members, present, features = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), each)
-    # sets are compared by two sums of random whole numbers
-    names = jax.random.randint(jax.random.key(0), (members.shape[1], 2), 0, 1 << 30)
-    names = (members[:, :, None] * names).sum(1)
-    same = (names[:, None] == names[None]).all(-1) & present
-    often = same.sum(1) / len(final.group)
-    greedy = same[:, : members.shape[1]].any(1)
+    words = _bits(members)
+    same = (words[:, None] == words[None]).all(-1) & present[None]
+    often = same.sum(1).astype(features.dtype) / len(final.group)
+    greedy = same[:, : members.shape[1]].any(1).astype(features.dtype)
     features = features.at[:, -2].set(often).at[:, -1].set(greedy)
     return Chains(members, present, jnp.where(present[:, None], features, 0.0))
+
+
+def _bits(members: Bool[Array, "chains segments"]) -> UInt32[Array, "chains words"]:
+    """Sets of segments as whole numbers, 32 segments in each: equal where the sets are, and fast to compare."""
+    padded = jnp.pad(members, ((0, 0), (0, -members.shape[1] % 32))).reshape(len(members), -1, 32)
+    places = jnp.arange(32, dtype=jnp.uint32)[None, None]
+    return jax.lax.reduce_or(padded.astype(jnp.uint32) << places, (2,))
 
 
 class ChainJudge(nnx.Module):
@@ -197,7 +213,7 @@ def best_set(chains: Chains, worth: Float[Array, " chains"]) -> Int[Array, " seg
         group, left = state
         k = jnp.argmax(jnp.where(left, worth, -jnp.inf))
         group = jnp.where(chains.members[k] & left[k], i + 1, group)
-        return group, left & ~(chains.members & chains.members[k]).any(1)
+        return group, left & ~(chains.members & chains.members[k][None]).any(1)
 
     start = jnp.zeros(many, int), chains.present
     return jax.lax.fori_loop(0, many, pick, start)[0]
@@ -207,5 +223,5 @@ def is_membrane(task: LinkTask, chains: Chains) -> Bool[Array, " chains"]:
     """Whether a chain holds all segments of one membrane, or a stray piece alone, and nothing else."""
     used = task.segments.length > 0
     first = jnp.argmax(chains.members, 1)
-    mine = (task.owner == task.owner[first][:, None]) & used
+    mine = (task.owner[None] == task.owner[first][:, None]) & used[None]
     return chains.present & (mine == chains.members).all(1)

@@ -28,7 +28,8 @@ from jaxmem.grouping.rl.linker.segments import (
 from jaxmem.numerics import compiled
 
 LEAVE, UNDO = PARTNERS, PARTNERS + 1  # the actions beside "go over to partner k"
-_UNDO_COST = 0.01
+_UNDO_COST = 0.01  # reward: taking a link back is never for nothing; by hand
+_REWARD = 10.0  # of a whole agreement, so that one link is worth about 1; by hand
 
 
 class LinkTask(NamedTuple):
@@ -112,20 +113,25 @@ def _allowed(state: LinkState) -> Bool[Array, " actions"]:
     closing = (to == state.other) & ~state.back
     free = (state.group[to // 2] == 0) | closing
     taken = state.group > 0
-    walled = (task.partners.crosses[e] & taken).any(-1)
+    walled = (task.partners.crosses[e] & taken[None]).any(-1)
     place = task.ends.place
     spans = (state.linked >= 0) & (state.linked != e)
-    cut = runs_through(place[e], place[to][:, None], place, place[state.linked]) & spans
-    cut &= (state.linked != to[:, None]) & (jnp.arange(len(place)) != to[:, None])
+    cut = runs_through(place[e][None, None], place[to][:, None], place[None], place[state.linked][None]) & spans[None]
+    cut &= (state.linked[None] != to[:, None]) & (jnp.arange(len(place))[None] != to[:, None])
     link = task.partners.valid[e] & ~state.banned[e] & free & ~walled & ~cut.any(-1) & (state.linked[to] < 0)
     undo = (state.made > 0) & (state.undone < len(state.group) // 4)
     return jnp.concatenate([link, jnp.ones(1, bool), undo[None]])
 
 
 def _gap_and_turn(state: LinkState, to: Array) -> tuple[Array, Array]:
-    """Of links from the current end: pixels, and radians turned in the gap."""
+    """Of a link from the current end: pixels, and radians turned in the gap."""
     gap, off, on = relation(_at(state.task.ends, state.current), _at(state.task.ends, to))
     return gap, off + on
+
+
+def _gaps_and_turns(state: LinkState, to: Array) -> tuple[Array, Array]:
+    """The same of links to several ends."""
+    return jax.vmap(lambda one: _gap_and_turn(state, one))(to)
 
 
 def turn_within(task: LinkTask, entered: Array) -> Array:
@@ -140,12 +146,12 @@ def view(state: LinkState) -> LinkView:
     ends, to = task.ends, task.partners.end[e]
     allowed = _allowed(state)
     closing = (to == state.other) & ~state.back
-    gap, turn = _gap_and_turn(state, to)
+    gap, turn = _gaps_and_turns(state, to)
     bend = 10.0 * state.turned / jnp.maximum(state.length, 1.0)
     within = turn_within(task, to)
     bend_there = 10.0 * within / jnp.maximum(ends.length[to], 1.0)
     open_ = (~closing & ~state.back).astype(gap.dtype)
-    rest, off, on = relation(_at(ends, to ^ 1), _at(ends, state.other))
+    rest, off, on = jax.vmap(relation, (0, None))(_at(ends, to ^ 1), _at(ends, state.other))
     offered = [
         allowed[:PARTNERS].astype(gap.dtype),
         closing.astype(gap.dtype),
@@ -163,7 +169,7 @@ def view(state: LinkState) -> LinkView:
     chain = [
         *task.partners.own[e],
         ahead,
-        jnp.minimum(state.made, 5) / 5.0,
+        jnp.minimum(state.made, 5).astype(gap.dtype) / 5.0,
         ahead * jnp.log1p(home) / 4.0,
         ahead * jnp.abs(off) / jnp.pi,
         ahead * jnp.abs(on) / jnp.pi,
@@ -209,7 +215,7 @@ def init(key: Key[Array, ""], task: LinkTask) -> tuple[LinkState, LinkView]:
     return state, view(state)
 
 
-def _link(state: LinkState, k: Array) -> LinkState:
+def _make_link(state: LinkState, k: Array) -> LinkState:
     task, e = state.task, state.current
     to = task.partners.end[e, k]
     gap, turn = _gap_and_turn(state, to)
@@ -223,7 +229,7 @@ def _link(state: LinkState, k: Array) -> LinkState:
     )
 
 
-def _undo(state: LinkState) -> LinkState:
+def _undo_link(state: LinkState) -> LinkState:
     task, entered = state.task, state.current ^ 1
     e = state.linked[entered]
     before = state._replace(current=e)
@@ -247,9 +253,9 @@ def agreement(task: LinkTask, group: Int[Array, " segments"]) -> Float[Array, ""
     """Adjusted Rand index of pixels between groups of segments and the truth (Hubert & Arabie 1985); group 0 is alone."""
     w = task.segments.length
     alone = jnp.where(group > 0, group, -1 - jnp.arange(len(w)))
-    pairs = w[:, None] * w - jnp.diag(w)  # ordered pairs of pixels
-    together, truly = alone[:, None] == alone, task.owner[:, None] == task.owner
-    both, found, true = ((pairs * t).sum() for t in (together & truly, together, truly))
+    pairs = w[:, None] * w[None] - jnp.diag(w)  # ordered pairs of pixels
+    together, truly = alone[:, None] == alone[None], task.owner[:, None] == task.owner[None]
+    both, found, true = (jnp.where(t, pairs, 0.0).sum() for t in (together & truly, together, truly))
     chance = found * true / jnp.maximum(pairs.sum(), 1.0)
     spare = 0.5 * (found + true) - chance
     return jnp.where(spare > 0, (both - chance) / jnp.where(spare > 0, spare, 1.0), 1.0)
@@ -261,7 +267,7 @@ def _step(key: Key[Array, ""], state: LinkState, action: Array) -> tuple[LinkSta
     k = jnp.minimum(action, PARTNERS - 1)
     to = state.task.partners.end[state.current, k]
     closes = (action < PARTNERS) & (to == state.other) & ~state.back
-    went = _link(state, k)
+    went = _make_link(state, k)
     # at the other end of the chain the walk goes the other way round
     turned_back = state._replace(
         current=state.other,
@@ -273,10 +279,11 @@ def _step(key: Key[Array, ""], state: LinkState, action: Array) -> tuple[LinkSta
     anew, none_left = _begin(state._replace(linked=jnp.where(closes, went.linked, state.linked)))
     complete = closes | ((action == LEAVE) & state.back)
     which = jnp.where(complete, 3, jnp.where(action == LEAVE, 1, jnp.where(action == UNDO, 2, 0)))
-    outcomes = went, turned_back, _undo(state), anew
+    outcomes = went, turned_back, _undo_link(state), anew
     new = jax.tree.map(lambda *leaves: jax.lax.select_n(which, *leaves), *outcomes)
     gained = agreement(state.task, new.group) - agreement(state.task, state.group)
-    return new, view(new), 10.0 * gained - _UNDO_COST * (action == UNDO), complete & none_left
+    reward = _REWARD * gained - _UNDO_COST * (action == UNDO).astype(gained.dtype)
+    return new, view(new), reward, complete & none_left
 
 
 def _expert(state: LinkState) -> Int[Array, ""]:

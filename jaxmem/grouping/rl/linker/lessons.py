@@ -9,8 +9,8 @@ from jaxtyping import Float, Int
 from jaxmem.grouping.rl.linker.segments import Segments, summarise
 from jaxmem.simulate.contours import Contours
 
-_SHORTEST = 2.5  # pixels; what is shorter is a speck
-_SCATTER = 0.29  # pixels: rounding to whole pixels
+_SHORTEST = 2.5  # pixels; what is shorter is a speck: fewer than four points
+_SCATTER = 0.29  # pixels: the standard deviation of rounding to whole pixels, 1 / sqrt(12)
 
 
 class Lesson(NamedTuple):
@@ -49,7 +49,7 @@ def lesson(rng: np.random.Generator, contours: Contours) -> Lesson:
         edge = shown & ~np.roll(shown, 1) if whole else inside & ~np.roll(inside, 1)
         first = int(np.argmax(edge))
         points, shown = np.roll(points, -first, 0), np.roll(shown, -first)
-        mine = [p for p in (_evenly(rng, piece) for piece in _runs(points, shown)) if p is not None]
+        mine = [p for p in (_resample(rng, piece) for piece in _runs(points, shown)) if p is not None]
         loop = whole and bool(shown.all())
         numbers = range(len(paths), len(paths) + len(mine))
         paths += mine
@@ -59,7 +59,7 @@ def lesson(rng: np.random.Generator, contours: Contours) -> Lesson:
         if whole and not loop and len(mine):
             joined.append((2 * numbers[-1] + 1, 2 * numbers[0]))
     for j in np.flatnonzero(np.asarray(contours.stray_visible).any(-1)):
-        piece = _evenly(rng, np.asarray(contours.strays[j])[np.asarray(contours.stray_visible[j])])
+        piece = _resample(rng, np.asarray(contours.strays[j])[np.asarray(contours.stray_visible[j])])
         if piece is not None:
             paths.append(piece)
             owner.append(-1 - int(j))
@@ -76,7 +76,7 @@ def _runs(points, shown):
     return [points[i] for i in np.split(index, np.flatnonzero(np.diff(index) > 1) + 1) if len(i)]
 
 
-def _evenly(rng: np.random.Generator, points: np.ndarray) -> np.ndarray | None:
+def _resample(rng: np.random.Generator, points: np.ndarray) -> np.ndarray | None:
     """Points a pixel apart with the scatter of pixels; None for a speck."""
     length = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
     if length[-1] < _SHORTEST:

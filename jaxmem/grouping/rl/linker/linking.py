@@ -11,16 +11,20 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
 from jaxmem.grouping.rl.learning import LearningConfig, init, ppo_step
-from jaxmem.grouping.rl.linker.chains import _gathered, all_chains, best_set, chains_of, walks
+from jaxmem.grouping.rl.linker.chains import best_set, chains_of_walk, collect_chains, sample_chains, sample_walks
 from jaxmem.grouping.rl.linker.environment import LINKING, LinkState, LinkTask, link_task, steps_for
 from jaxmem.grouping.rl.linker.policy import link_gains
 from jaxmem.grouping.rl.linker.segments import summarise
 
 MOST = 256  # segments of a slice that are linked: time and memory grow with the square of their number
+_REWARD = 10.0  # of a slice that is all whole membranes; as in the environment
+_UNKNOWN = 0.5  # what the judge is told of how often a chain was made while that is not known
 
 
-def link(key: Key[Array, ""], policy: Any, judge: Any, task: LinkTask, count: int = 12) -> Int[Array, " segments"]:
-    """The segments of one slice that belong together.
+def best_of_walks(
+    key: Key[Array, ""], policy: Any, judge: Any, task: LinkTask, count: int = 12
+) -> Int[Array, " segments"]:
+    """The segments of one slice that belong together: the best set of the chains of many walks.
 
     Arguments:
         key: random key of the sampled walks.
@@ -31,7 +35,7 @@ def link(key: Key[Array, ""], policy: Any, judge: Any, task: LinkTask, count: in
     Returns:
         The group of each segment, 1, 2, ...; 0 for padding.
     """
-    chains = all_chains(key, policy, task, count)
+    chains = sample_chains(key, policy, task, count)
     return best_set(chains, judge(chains.features))
 
 
@@ -45,7 +49,7 @@ def learn_and_link(
     steps: int = 20,
     episodes: int = 16,
 ) -> Int[Array, " segments"]:
-    """`link` by a policy that first goes on learning on the slice itself, without labels (paper, Section 4.1).
+    """`best_of_walks` by a policy that first goes on learning on the slice itself, without labels (paper, Section 4.1).
 
     It learns by proximal policy optimisation; what an episode earns is the share of the pixels that are in whole membranes, as
     the judge expects it. Then the chains of the walks before and after compete.
@@ -69,11 +73,11 @@ def learn_and_link(
     length = task.segments.length
 
     def earned(state: LinkState) -> Float[Array, ""]:
-        chains = chains_of(task, state.group, state.linked, gain)
-        # the last two features say how often a chain was made: nothing is known of that here
-        features = chains.features.at[:, -2].set(0.5).at[:, -1].set(0.5)
-        size = (chains.members * length).sum(1)
-        return 10.0 * (jax.nn.sigmoid(judge(features)) * size * chains.present).sum() / jnp.maximum(length.sum(), 1.0)
+        chains = chains_of_walk(task, state.group, state.linked, gain)
+        features = chains.features.at[:, -2].set(_UNKNOWN).at[:, -1].set(_UNKNOWN)
+        size = jnp.where(chains.members, length[None], 0.0).sum(1)
+        whole = jnp.where(chains.present, jax.nn.sigmoid(judge(features)) * size, 0.0).sum()
+        return _REWARD * whole / jnp.maximum(length.sum(), 1.0)
 
     def step(state, k):
         return ppo_step(
@@ -89,16 +93,16 @@ def learn_and_link(
         )
 
     state, _ = jax.lax.scan(step, init(params, learning), jax.random.split(learn, steps))
-    first = walks(before, policy, task, count)
-    then = walks(after, nnx.merge(graph, state.params), task, count)
-    chains = _gathered(task, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), first, then), gain)
+    first = sample_walks(before, policy, task, count)
+    then = sample_walks(after, nnx.merge(graph, state.params), task, count)
+    chains = collect_chains(task, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), first, then), gain)
     return best_set(chains, judge(chains.features))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
-def _link(graphs, params, key, segments, count):
+def _compiled(graphs, params, key, segments, count):
     policy, judge = (nnx.merge(graph, state) for graph, state in zip(graphs, params))
-    return link(key, policy, judge, link_task(segments), count)
+    return best_of_walks(key, policy, judge, link_task(segments), count)
 
 
 def link_segments(
@@ -111,7 +115,7 @@ def link_segments(
     count: int = 12,
     capacity: int = 16,
 ) -> Int[np.ndarray, " segments"]:
-    """`link` for ordered points as they come, in any number; slices of similar size share a compiled program.
+    """`best_of_walks` for ordered points as they come, in any number; slices of similar size share a compiled program.
 
     Arguments:
         key: random key of the sampled walks.
@@ -131,7 +135,7 @@ def link_segments(
     capacity = max(16, 1 << (max(capacity, len(chosen)) - 1).bit_length())
     segments = summarise([paths[k] for k in chosen], shape, capacity, loop[chosen].tolist())
     graphs, params = zip(*(nnx.split(net) for net in (policy, judge)))
-    found = np.asarray(_link(graphs, params, key, segments, count))[: len(chosen)]
+    found = np.asarray(_compiled(graphs, params, key, segments, count))[: len(chosen)]
     group = found.max(initial=0) + 1 + np.arange(len(paths))
     group[chosen] = found
     return group

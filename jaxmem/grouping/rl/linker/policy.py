@@ -54,7 +54,7 @@ class LinkPolicy(nnx.Module):
         return jnp.where(view.allowed, logits, -1e9), value
 
 
-def walk(key: Key[Array, ""], policy: Any, task: LinkTask, greedy: bool = True) -> Int[Array, " segments"]:
+def walk_once(key: Key[Array, ""], policy: Any, task: LinkTask, greedy: bool = True) -> Int[Array, " segments"]:
     """The chain of each segment after one episode; segments that no chain reached are alone.
 
     Arguments:

@@ -14,11 +14,15 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxmem.numerics import safe_norm
 
+# What is seen belongs to the shipped weights: whoever changes it trains anew. All of it was chosen by hand.
 TIP = 14  # points of an end that say where it points to
 _OUTLINE = 12  # points that stand for a whole segment where crossings are looked for
-_BENT = 8  # points from which on an end has a curvature
+_BENT = 8  # points from which on an end has a curvature: fewer, with the scatter of whole pixels, say nothing of it
 PARTNERS = 12  # ends that are looked at from each end
-_FAR = 110.0  # pixels between two ends that nobody joins
+_FAR = 110.0  # pixels between two ends that nobody joins; the largest membrane that is drawn has a diameter of 120
+_UNSURE = 4.0  # pixels; turns over a shorter gap count less in the cost, for a pixel's scatter makes them
+_TURN_SHARE, _TURN_PIXELS = 1.5, 8.0  # a radian of turning costs this share of the gap, and so many pixels besides
+_BORDER = 20.0  # pixels from the border of the slice that are seen as such
 
 
 class Segments(NamedTuple):
@@ -126,11 +130,13 @@ def ends_of(segments: Segments) -> Ends:
 
     def end(points, count):
         step = safe_norm(jnp.diff(points, axis=0))
-        s = jnp.concatenate([jnp.zeros(1), jnp.cumsum(step)])
-        used = (jnp.arange(TIP) < count).astype(points.dtype)
-        basis = jnp.stack([jnp.ones(TIP), s, s * s / TIP], -1)
-        straight = jnp.diag(jnp.array([1e-6, 1e-6, 0.0])) + jnp.diag(jnp.array([0.0, 0.0, 1.0])) * jnp.where(
-            count >= _BENT, 1e-6, 1e6
+        dtype = points.dtype
+        s = jnp.concatenate([jnp.zeros(1, dtype), jnp.cumsum(step)])
+        used = (jnp.arange(TIP, dtype=count.dtype) < count).astype(dtype)
+        basis = jnp.stack([jnp.ones(TIP, dtype), s, s * s / TIP], -1)
+        # hardly a prior, but for a curvature of which nothing is known
+        straight = jnp.diag(
+            jnp.stack([jnp.asarray(1e-6, dtype)] * 2 + [jnp.where(count >= _BENT, 1e-6, 1e6).astype(dtype)])
         )
         normal = (basis * used[:, None]).T @ basis + straight
         place, inwards, second = jnp.linalg.inv(normal) @ ((basis * used[:, None]).T @ points)
@@ -154,12 +160,12 @@ def relation(leaving: Ends, entering: Ends) -> tuple[Array, Array, Array]:
 
 def link_cost(gap: Array, off: Array, on: Array) -> Array:
     """What a gap and its two turns cost, in pixels; turns over less than four pixels are not to be trusted."""
-    turn = (jnp.abs(off) + jnp.abs(on)) * jnp.clip((gap - 1.0) / 3.0, 0.0, 1.0)
-    return gap * (1.0 + 1.5 * turn) + 8.0 * turn
+    turn = (jnp.abs(off) + jnp.abs(on)) * jnp.clip((gap - 1.0) / (_UNSURE - 1.0), 0.0, 1.0)
+    return gap * (1.0 + _TURN_SHARE * turn) + _TURN_PIXELS * turn
 
 
 def runs_through(a: Array, b: Array, c: Array, d: Array) -> Array:
-    """Whether the chord from a to b, but for its very ends, meets the stretch from c to d."""
+    """Whether the chord from a to b, but for its very ends, meets the stretch from c to d; arrays of equal rank, (..., 2)."""
     chord, stretch = b - a, d - c
     area = _cross(chord, stretch)
     area = jnp.where(jnp.abs(area) < 1e-9, 1e-9, area)
@@ -169,7 +175,7 @@ def runs_through(a: Array, b: Array, c: Array, d: Array) -> Array:
 
 def _to_border(place: Array, shape: Array) -> Array:
     """Distance of points from the border of the slice, up to 20 pixels, from 0 to 1."""
-    return jnp.clip(jnp.minimum(place, shape - 1.0 - place).min(-1), 0.0, 20.0) / 20.0
+    return jnp.clip(jnp.minimum(place, shape[None] - 1.0 - place).min(-1), 0.0, _BORDER) / _BORDER
 
 
 def partners_of(segments: Segments) -> Partners:
@@ -184,7 +190,7 @@ def partners_of(segments: Segments) -> Partners:
     free = jnp.repeat((segments.length > 0) & ~segments.closed, 2)
     each, other = jax.tree.map(lambda a: a[:, None], ends), jax.tree.map(lambda a: a[None], ends)
     gap, off, on = relation(each, other)
-    possible = free[:, None] & free[None] & (index[:, None] != index) & (gap <= _FAR)
+    possible = free[:, None] & free[None] & (index[:, None] != index[None]) & (gap <= _FAR)
     cost = jnp.where(possible, link_cost(gap, off, on), jnp.inf)
     best, end = jax.lax.top_k(-cost, PARTNERS)
     valid = jnp.isfinite(best)
@@ -195,7 +201,7 @@ def partners_of(segments: Segments) -> Partners:
 
     crosses = _crossed(segments, ends, end)
     weight = jnp.minimum(segments.length, 40.0)
-    heaviest = (crosses * weight).max(-1) / 20.0
+    heaviest = jnp.where(crosses, weight[None, None], 0.0).max(-1) / 20.0
     gap, off, on, cost = chosen(gap), chosen(off), chosen(on), chosen(cost)
     arc = (off + on) / jnp.maximum(gap, 2.0)
     sense = jnp.sign(off + on + 1e-9)
@@ -221,7 +227,7 @@ def partners_of(segments: Segments) -> Partners:
         size[:, None] + 0.0 * gap,
         size[end],
         heaviest,
-        jnp.minimum(crosses.sum(-1), 3.0),
+        jnp.minimum(crosses.sum(-1), 3).astype(gap.dtype),
         (end // 2 == index[:, None] // 2).astype(gap.dtype),
         border[:, None] + 0.0 * gap,
         border[end],
@@ -239,9 +245,10 @@ def _crossed(segments: Segments, ends: Ends, end: Int[Array, "ends partners"]) -
     n, many = len(end), segments.length.shape[0]
 
     def from_end(e):
-        a, b = ends.place[e], ends.place[end[e]]
-        met = runs_through(a, b[:, None, None], segments.outline[:, :-1], segments.outline[:, 1:]).any(-1)
-        joined = (jnp.arange(many) == e // 2) | (jnp.arange(many) == end[e][:, None] // 2)
-        return met & ~joined & (segments.length > 0)
+        a, b = ends.place[e][None, None, None], ends.place[end[e]][:, None, None]
+        met = runs_through(a, b, segments.outline[None, :, :-1], segments.outline[None, :, 1:]).any(-1)
+        index = jnp.arange(many)[None]
+        joined = (index == e // 2) | (index == end[e][:, None] // 2)
+        return met & ~joined & (segments.length > 0)[None]
 
     return jax.lax.map(from_end, jnp.arange(n), batch_size=16)

@@ -15,15 +15,17 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
 from jaxmem.checkpoints import load_checkpoint, save_checkpoint
-from jaxmem.grouping.rl.learning import LearningConfig, LearningState, clone_step, init, ppo_step
-from jaxmem.grouping.rl.linker.chains import all_chains, is_membrane
+from jaxmem.grouping.rl.learning import LearningConfig, LearningState, clone_step, descend, init, ppo_step
+from jaxmem.grouping.rl.linker.chains import is_membrane, sample_chains
 from jaxmem.grouping.rl.linker.environment import LINKING, LinkTask, agreement, link_task, steps_for
 from jaxmem.grouping.rl.linker.lessons import lesson, summarised
-from jaxmem.grouping.rl.linker.linking import link
-from jaxmem.grouping.rl.linker.policy import walk
+from jaxmem.grouping.rl.linker.linking import best_of_walks
+from jaxmem.grouping.rl.linker.policy import walk_once
 from jaxmem.grouping.rl.linker.segments import Segments
 from jaxmem.grouping.rl.weights import blank_judge, blank_policy, save_linker
 from jaxmem.simulate.contours import ContourModel, draw_contours
+
+_ENOUGH = 0.6  # of the most steps that a walk can take: few take more, and what comes later is not learnt from
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,7 @@ def train_linker(config: LinkTraining, folder: Path, report: Callable[[str], Non
 @functools.partial(jax.jit, static_argnums=0)
 def _walk_each(graph, params, segments: Segments) -> Int[Array, "slices segments"]:
     policy = nnx.merge(graph, params)
-    return jax.lax.map(lambda s: walk(jax.random.key(0), policy, link_task(s)), segments, batch_size=10)
+    return jax.lax.map(lambda s: walk_once(jax.random.key(0), policy, link_task(s)), segments, batch_size=10)
 
 
 def _greedy(policy: Any, lessons: Lessons) -> Int[np.ndarray, "slices segments"]:
@@ -185,8 +187,7 @@ def _some(key: Key[Array, ""], tasks: LinkTask, count: int) -> LinkTask:
 
 def _learning_step(learn, graph, how: LearningConfig, episodes: int, config: LinkTraining) -> Callable:
     """A compiled step of one way of learning."""
-    # few walks take longer; what comes later is not learnt from
-    steps = int(0.6 * steps_for(config.capacity))
+    steps = int(_ENOUGH * steps_for(config.capacity))
     given = {"environment": LINKING, "graph": graph, "config": how, "episodes": episodes, "steps": steps}
     return jax.jit(functools.partial(learn, **given))
 
@@ -197,7 +198,7 @@ def _train_judge(key, policy, graph, params, tasks: LinkTask, config: LinkTraini
     @jax.jit
     def chains(key, tasks: LinkTask):
         def one(k, task):
-            made = all_chains(k, policy, task, config.walks)
+            made = sample_chains(k, policy, task, config.walks)
             return made.features, made.present, is_membrane(task, made)
 
         return jax.lax.map(lambda both: one(*both), (jax.random.split(key, len(tasks.owner)), tasks))
@@ -220,11 +221,10 @@ def _train_judge(key, policy, graph, params, tasks: LinkTask, config: LinkTraini
             return optax.sigmoid_binary_cross_entropy(nnx.merge(graph, params)(x), y).mean()
 
         loss, gradient = jax.value_and_grad(objective)(params)
-        updates, state = optimiser.update(gradient, state, params)
-        return optax.apply_updates(params, updates), state, loss
+        return *descend(optimiser, gradient, state, params), loss
 
     state = optimiser.init(params)
-    choose = jax.random.fold_in(key, config.judge_slices)  # a number that none of the chunks has
+    choose = jax.random.fold_in(key, config.judge_slices)  # a number that none of the chunks has, so a key of its own
     for i in range(config.judge_steps):
         rows = np.asarray(jax.random.randint(jax.random.fold_in(choose, i), (64 * config.batch,), 0, len(x)))
         params, state, loss = step(params, state, x[rows], y[rows])
@@ -237,14 +237,10 @@ def scores(policy: Any, judge: Any, lessons: Lessons, walks: int) -> dict[str, d
     """Adjusted Rand index and share of membranes found exactly, by the share that is missing of every contour."""
 
     @jax.jit
-    def groups(key, lessons: Lessons):
-        def one(segments):
-            task = link_task(segments)
-            return link(key, policy, judge, task, walks)
+    def groups(keys, segments: Segments):
+        return jax.lax.map(lambda one: best_of_walks(one[0], policy, judge, link_task(one[1]), walks), (keys, segments))
 
-        return jax.lax.map(one, lessons.segments)
-
-    found = np.asarray(groups(jax.random.key(0), lessons))
+    found = np.asarray(groups(jax.random.split(jax.random.key(0), len(lessons.owner)), lessons.segments))
     return score_table(found, lessons)
 
 

@@ -15,10 +15,14 @@ from jaxmem.grouping.rl.environment import Environment
 from jaxmem.grouping.rl.walker.state import WalkState, WalkTask, around, rank
 from jaxmem.grouping.rl.walker.view import BEHIND, MOVES, NEAR, REACH, WAYS, WalkView, follow, look, unit
 
-DEPTH = 10  # pixels that the teacher looks ahead
-_PATIENCE = 12  # pixels in a row that belong to other membranes before a walk is held to have changed
-_BEGINNING = 12  # pixels that say, on the way back, which membrane a walk is on
-_SWITCH, _ANEW = 1.0, 0.3
+DEPTH = 10  # pixels that the teacher looks ahead: past the band in which two lines that cross are one; by hand
+_PATIENCE = 12  # pixels in a row that belong to other membranes before a walk is held to have changed; by hand
+_BEGINNING = 12  # pixels that say, on the way back, which membrane a walk is on; as many as `_PATIENCE`
+_SWITCH, _ANEW = (
+    1.0,
+    0.3,
+)  # costs of a change of membrane, and of a new walk; by hand: the shipped walker learnt without
+_WINDOW = 3  # moves whose direction is the walk's; by hand
 
 
 def view(state: WalkState) -> WalkView:
@@ -28,7 +32,9 @@ def view(state: WalkState) -> WalkView:
     def cut(whole):
         return jax.lax.dynamic_slice(whole, corner, (2 * REACH + 1, 2 * REACH + 1))
 
-    return look(cut(state.task.line), cut(state.walk) > 0, cut(state.task.width), state.recent - corner, state.known)
+    return look(
+        cut(state.task.line), cut(state.walk) > 0, cut(state.task.width), state.recent - corner[None], state.known
+    )
 
 
 def _go(state: WalkState, move: Array) -> WalkState:
@@ -47,9 +53,9 @@ def _go(state: WalkState, move: Array) -> WalkState:
         opening=state.opening.at[jnp.where(state.sign > 0, moved, BEHIND + 1)].set(place, mode="drop"),
         moved=moved,
         owners=jnp.where(switch, own, jnp.where(shared != 0, shared, state.owners)),
-        sure=jnp.where(switch, 0, state.sure + ((shared != 0) & (own & (own - 1) == 0))),
+        sure=jnp.where(switch, 0, state.sure + ((shared != 0) & (own & (own - 1) == 0)).astype(state.sure.dtype)),
         against=jnp.where(switch, 0, against),
-        switches=state.switches + (switch & (state.owners != 0)),
+        switches=state.switches + (switch & (state.owners != 0)).astype(state.switches.dtype),
     )
 
 
@@ -167,12 +173,14 @@ def _init(key: Key[Array, ""], task: WalkTask) -> tuple[WalkState, WalkView]:
 def _step(key: Key[Array, ""], state: WalkState, action: Array) -> tuple[WalkState, WalkView, Array, Array]:
     del key
     new = to_choice(act(state, action))
-    reward = -_SWITCH * (new.switches - state.switches) - _ANEW * (new.number - state.number)
-    return new, view(new), reward, new.done
+    switched, begun = new.switches - state.switches, new.number - state.number
+    dtype = state.task.width.dtype
+    return new, view(new), -_SWITCH * switched.astype(dtype) - _ANEW * begun.astype(dtype), new.done
 
 
 def _drift(state: WalkState) -> Array:
-    return unit((state.recent[0] - state.recent[jnp.minimum(3, state.known)]).astype(float))
+    step = state.recent[0] - state.recent[jnp.minimum(_WINDOW, state.known)]
+    return unit(step.astype(state.task.width.dtype))
 
 
 def ahead(state: WalkState, depth: int) -> tuple[Int[Array, "8 depth 2"], Int[Array, " 8"]]:
@@ -195,7 +203,8 @@ def verdicts(state: WalkState, path: Int[Array, "8 depth 2"], n: Int[Array, " 8"
     """
     path, n = path[:, :DEPTH], jnp.minimum(n, DEPTH)
     own = state.task.owners[path[..., 0], path[..., 1]]
-    there = (jnp.arange(DEPTH) < n[:, None]) & (jnp.arange(DEPTH) >= 2)
+    index = jnp.arange(DEPTH)[None]
+    there = (index < n[:, None]) & (index >= 2)
     keeps = (own & state.owners) != 0
     good, bad = (there & keeps).sum(1), (there & ~keeps & (own != 0)).sum(1)
     right, wrong = (good >= bad) & (good >= 2), (n >= 5) & (bad > good)
@@ -204,7 +213,9 @@ def verdicts(state: WalkState, path: Int[Array, "8 depth 2"], n: Int[Array, " 8"
 
 def taught(state: WalkState, verdict: Int[Array, " 8"]) -> Int[Array, ""]:
     """The move that keeps to the membrane, cuts no corner, and otherwise goes straight on."""
-    worth = 10.0 * verdict + 2.0 * NEAR + jnp.asarray(WAYS) @ _drift(state)
+    drift = _drift(state)
+    worth = 10.0 * verdict.astype(drift.dtype) + 2.0 * jnp.asarray(NEAR, drift.dtype)
+    worth = worth + jnp.asarray(WAYS, drift.dtype) @ drift
     return jnp.argmax(jnp.where(around(state), worth, -jnp.inf))
 
 

@@ -19,12 +19,13 @@ from jaxmem.grouping.rl.walker.state import WalkState, WalkTask, rank, walk_task
 from jaxmem.grouping.rl.walker.view import MOVES, WalkView
 from jaxmem.simulate.contours import Contours
 
-ROOM = 512  # choices of a slice, at most
-_STRAY = 12  # first of the bits of stray pieces
+# How junctions are counted is a convention: the model card's figures stand by it. All of it was chosen by hand.
+ROOM = 512  # choices of a slice, at most; the simulated slices of 256 x 256 have fewer
+_STRAY, _STRAYS = 12, 18  # first of the bits of stray pieces, and how many: 30 bits of an int32 in all
 _SURE = 5  # pixels that a walk must have been on one membrane alone for a junction to count
 _TOGETHER = 8  # moves within which choices are one junction
-_EYE = 20  # pixels within which branches that meet again are two ways around an eye
-_SHORT = 10  # pixels; shorter branches are twigs
+_EYE = 20  # pixels within which branches that meet again are two ways around an eye; as far as the walker sees
+_SHORT = 10  # pixels; shorter branches are twigs; as far as the teacher sees
 
 
 def owners_of(
@@ -46,7 +47,7 @@ def owners_of(
     reach = np.maximum(ndimage.distance_transform_edt(mask)[line] - 0.5 * (thickness + 1), 0.0) + 1.5
     own = np.zeros(len(pixels), np.int32)
     pieces = [(k, contours.points[k], contours.visible[k]) for k in np.flatnonzero(contours.present)]
-    pieces += [(_STRAY + j % 18, *both) for j, both in enumerate(zip(contours.strays, contours.stray_visible))]
+    pieces += [(_STRAY + j % _STRAYS, *both) for j, both in enumerate(zip(contours.strays, contours.stray_visible))]
     for bit, points, shown in pieces:
         if shown.any():
             distance, _ = cKDTree(points[shown]).query(pixels, distance_upper_bound=reach.max() + 1.0)
@@ -93,7 +94,7 @@ def replay(
         The last state; what was written down, `ROOM` rows; and how many choices there were, of which more than `ROOM` are lost.
     """
     first = begin(task)
-    _, row = jax.eval_shape(lambda s: decide(key, s, view(s)), first)
+    _, row = jax.eval_shape(lambda k, s: decide(k, s, view(s)), key, first)
     blank = jax.tree.map(lambda leaf: jnp.zeros((ROOM, *leaf.shape), leaf.dtype), row)
 
     def on(carry):
@@ -102,7 +103,7 @@ def replay(
         action, row = decide(jax.random.fold_in(key, i), state, view(state))
         at = jnp.where(state.done, ROOM, i)  # out of bounds: nothing is written
         rows = jax.tree.map(lambda all_, one: all_.at[at].set(one, mode="drop"), rows, row)
-        return act(state, action), i + ~state.done, rows
+        return act(state, action), i + (~state.done).astype(i.dtype), rows
 
     state, count, rows = jax.lax.while_loop(lambda carry: ~carry[0].done, on, (first, jnp.zeros((), int), blank))
     return state, rows, count
@@ -139,9 +140,10 @@ def judged(state: WalkState, action: Int[Array, ""]) -> Choice:
     """A choice and its truth."""
     path, n = ahead(state, _EYE)
     verdict = verdicts(state, path, n)
-    there = jnp.arange(_EYE) < n[:, None]
+    index = jnp.arange(_EYE)[None]
+    there = index < n[:, None]
     right, wrong = (verdict == 1)[:, None] & there, (verdict == -1)[:, None] & there
-    late = jnp.arange(_EYE) >= 8
+    late = index >= 8  # behind the junction
     far, lost = (right & late).ravel(), (wrong & late).ravel()
     flat = path.reshape(-1, 2)
     near = jnp.abs(flat[:, None] - flat[None]).max(-1) <= 1

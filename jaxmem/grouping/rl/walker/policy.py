@@ -37,15 +37,16 @@ class WalkPolicy(nnx.Module):
         return jnp.where(seen.allowed, self.score(seen.features), -1e9), jnp.zeros(())
 
     def score(
-        self, features: Float[Array, "*moves 2 features"], thin: Callable[[Array], Array] = lambda x: x
+        self, features: Float[Array, "*moves 2 features"], thin: Callable[[int, Array], Array] = lambda _, x: x
     ) -> Float[Array, "*moves"]:
         """What each move is worth: the sum of both hands.
 
         Arguments:
             features: as in `WalkView`.
-            thin: what to do with the layers' outputs while training.
+            thin: what to do while training with a layer's outputs, from the number of the layer, 0 or 1, and them.
         """
-        x = thin(nnx.gelu(self.second(thin(nnx.gelu(self.first(features))))))
+        x = thin(0, nnx.gelu(self.first(features)))
+        x = thin(1, nnx.gelu(self.second(x)))
         return self.out(x)[..., 0].sum(-1)
 
 

@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxmem.grouping.rl.walker.view import MOVES, REACH
 
-_LEAST = 4096  # starts that there is always room for
+_LEAST = 4096  # starts that there is always room for: most slices of 256 x 256 share one compiled program
 
 
 class WalkTask(NamedTuple):
@@ -93,7 +93,7 @@ def walk_task(
 
 def around(state: WalkState) -> Bool[Array, " 8"]:
     """Which of the eight neighbours, from x towards y, are labelled and not visited."""
-    at = state.place + jnp.asarray(MOVES)
+    at = state.place[None] + jnp.asarray(MOVES, state.place.dtype)
     return state.task.line[at[:, 0], at[:, 1]] & (state.walk[at[:, 0], at[:, 1]] == 0)
 
 

@@ -14,6 +14,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from jaxmem.grouping.rl.learning import descend
 from jaxmem.grouping.rl.walker.environment import DEPTH, ahead, taught, verdicts
 from jaxmem.grouping.rl.walker.lessons import contested, judge, junction_table, replay, walk_lesson
 from jaxmem.grouping.rl.walker.policy import WalkPolicy, straight_on
@@ -24,9 +25,10 @@ from jaxmem.simulate.contours import ContourModel, draw_contours, rasterise
 from jaxmem.types import Scalar
 
 _MOVES = 4  # moves of a choice that are learnt from; hardly ever there are more
-_PLAIN_SHARE, _PLAIN_WEIGHT = 0.1, 0.3  # of choices that are not between right and wrong
-_STRAYING = 0.2  # share of choices that the teacher makes badly, to be seen where it would not go
-_THREADS = 2
+# Choices that are not between right and wrong: share that is learnt from, and their weight; by hand
+_PLAIN_SHARE, _PLAIN_WEIGHT = 0.1, 0.3
+_STRAYING = 0.2  # share of choices that the teacher makes badly, to be seen where it would not go; by hand
+_THREADS = 2  # walks at a time; without influence on the result
 
 
 @dataclass(frozen=True)
@@ -180,22 +182,21 @@ def fit(key: Key[Array, ""], examples: Examples, config: WalkTraining, report: C
 
     @jax.jit
     def step(key, params, state, part):
-        def thin(x):
+        def thin(layer, x):
             if config.dropout == 0.0:
                 return x
-            which = jax.random.fold_in(key, x.shape[-1])
-            return x * jax.random.bernoulli(which, keep, x.shape) / keep
+            return x * jax.random.bernoulli(jax.random.fold_in(key, layer), keep, x.shape).astype(x.dtype) / keep
 
         def objective(params):
             policy = nnx.merge(graph, params)
-            worth = policy.score((part.features.astype(jnp.float32) - mean) / scale, thin)
+            standard = (part.features.astype(jnp.float32) - mean[None, None, None]) / scale[None, None, None]
+            worth = policy.score(standard, thin)
             log_prob = jax.nn.log_softmax(jnp.where(part.allowed, worth, -1e9))
             right = jax.nn.logsumexp(jnp.where(part.right, log_prob, -1e9), -1)
             return -(part.weight * right).mean()
 
         loss, gradient = jax.value_and_grad(objective)(params)
-        updates, state = optimiser.update(gradient, state, params)
-        return optax.apply_updates(params, updates), state, loss
+        return *descend(optimiser, gradient, state, params), loss
 
     state = optimiser.init(params)
     for epoch in range(config.epochs):
