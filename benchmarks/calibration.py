@@ -12,6 +12,7 @@ import time
 from typing import NamedTuple
 
 import numpy as np
+from record import recorded
 from scipy.spatial import cKDTree
 
 from jaxmem.grouping import describe
@@ -168,4 +169,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with recorded("calibration"):
+        main()

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from record import recorded
 from scipy.spatial import cKDTree
 
 from jaxmem.grouping import describe, midline
@@ -77,4 +78,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with recorded("heldout"):
+        main()
