@@ -77,3 +77,13 @@ def test_a_line_is_recorded_by_its_group():
         "merging", "900000 labelled voxels, 9 midline points: midline 8.0 s, merging 9.0 s, peak 1.50 GiB"
     )
     assert [(row["verdict"], row["number"][:6]) for row in rows] == [("met", "900000")]
+
+
+def test_decisions_say_what_between_what_and_by_which_script():
+    entries = re.split(r"^### ", (ROOT / "docs" / "decisions.md").read_text(), flags=re.MULTILINE)[1:]
+    for entry in entries:
+        title, body = entry.split("\n", 1)
+        kinds = re.findall(r"^- (\w+(?: \w+)?): \S", body, re.MULTILINE)
+        assert kinds == ["Decided", "Between", "Shown by"], title
+        for path in re.findall(r"`((?:benchmarks|tests|jaxmem)/[\w/.]+)", body):
+            assert (ROOT / path).exists(), f"{title}: {path}"
