@@ -67,7 +67,7 @@ def _chosen(labels: np.ndarray, most: int) -> np.ndarray:
 def slices_figure(
     tomogram: Tomogram, semantic: np.ndarray, labels: np.ndarray, most: int = 4
 ) -> "matplotlib.figure.Figure":
-    """Slices as they are, with what the network found, and with the membranes' labels in colour."""
+    """At `most` so many slices as they are, with what the network found, and with the membranes' labels in colour."""
     data = tomogram.data if tomogram.data.ndim == 3 else tomogram.data[None]
     chosen = _chosen(labels, most)
     ratio = data.shape[1] / data.shape[2]
@@ -90,7 +90,7 @@ def slices_figure(
 
 
 def groups_figure(tomogram: Tomogram, groups: Any, labels: np.ndarray, most: int = 3) -> "matplotlib.figure.Figure":
-    """Points of the midline in slices (paper, Figs. 4 and 6): in the colours of the regions they were grouped into, and of membranes."""
+    """Points of the midline in at `most` so many slices: in the colours of their regions, and of membranes (paper, Figs. 4 and 6)."""
     data = tomogram.data if tomogram.data.ndim == 3 else tomogram.data[None]
     chosen = _chosen(labels, most)
     members = np.concatenate([groups.points[:0], *groups.members])
