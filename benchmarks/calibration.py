@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1000)
     parser.add_argument("--verbose", action="store_true")
     args = parser.parse_args()
-    config = FitConfig(spacing=3.0, inflation=1.0, least_noise=0.1)
+    config = FitConfig(spacing=3.0, inflation=1.0, least_noise=0.1, inducing=1024)
     rows, start, lost = [], time.perf_counter(), 0
     for i in range(args.cases):
         case = draw_case(np.random.default_rng((args.seed, i)))
