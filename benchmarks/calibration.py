@@ -12,6 +12,7 @@ import time
 from typing import NamedTuple
 
 import numpy as np
+from record import recorded
 from scipy.spatial import cKDTree
 
 from jaxmem.grouping import describe
@@ -118,7 +119,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1000)
     parser.add_argument("--verbose", action="store_true")
     args = parser.parse_args()
-    config = FitConfig(spacing=3.0, inflation=1.0, least_noise=0.1)
+    config = FitConfig(spacing=3.0, inflation=1.0, least_noise=0.1, inducing=1024)
     rows, start, lost = [], time.perf_counter(), 0
     for i in range(args.cases):
         case = draw_case(np.random.default_rng((args.seed, i)))
@@ -169,4 +170,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with recorded("calibration"):
+        main()

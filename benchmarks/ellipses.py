@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
+from record import recorded
 from scipy.optimize import least_squares
 
 from jaxmem import ellipse as ell
@@ -412,4 +413,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with recorded("ellipses"):
+        main()

@@ -10,6 +10,7 @@ import argparse
 import time
 
 import numpy as np
+from record import recorded
 
 from jaxmem import Config, fit_mask
 from jaxmem.types import Tomogram
@@ -92,4 +93,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with recorded("geometry"):
+        main()

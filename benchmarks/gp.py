@@ -22,6 +22,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from record import recorded
 from scipy.interpolate import RBFInterpolator
 from skimage.measure import marching_cubes
 from threadpoolctl import threadpool_limits
@@ -372,4 +373,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with recorded("gp"):
+        main()

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from matching import best_matching, gain_from_cost, nearest_ends
 from matplotlib.figure import Figure
+from record import recorded
 
 from jaxmem.grouping.rl.environment import Policy
 from jaxmem.grouping.rl.learning import LearningConfig
@@ -201,5 +202,6 @@ def picture() -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("part", nargs="*", choices=PARTS, default=PARTS)
-    for part in parser.parse_args().part:
-        globals()[part]()
+    with recorded("grouping"):
+        for part in parser.parse_args().part:
+            globals()[part]()

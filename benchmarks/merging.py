@@ -18,6 +18,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from matplotlib.figure import Figure
+from record import recorded
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
@@ -189,4 +190,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with recorded("merging"):
+        main()

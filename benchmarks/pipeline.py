@@ -15,6 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from record import recorded
+
 HERE = Path(__file__).resolve().parent
 PACKAGE = HERE.parent / "jaxmem"
 
@@ -134,10 +136,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=HERE.parents[1] / "shared" / "data")
     parser.add_argument("--seeds", type=int, nargs="+", default=[101, 102, 103, 104, 105, 106], help="of simulated")
     args = parser.parse_args()
-    print(HEAD)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         for name in args.parts or parts:
+            print(f"\n{HEAD}")
             parts[name](work, work / "cache", args.data, args.seeds)
     print(
         f"\npeak memory of this script's children: {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20:.2f} GiB"
@@ -145,4 +147,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with recorded("pipeline"):
+        main()

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
+from record import recorded
 
 from jaxmem.io import read_mrc
 from jaxmem.numerics import compiler_options
@@ -173,4 +174,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with recorded("unet"):
+        main()

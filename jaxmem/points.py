@@ -110,10 +110,10 @@ def roughness(points: Float[np.ndarray, "n d"], neighbours: int = 24) -> float:
 def sphere_directions(n: int, d: int) -> Float[Array, "n d"]:
     """Quasi-uniform unit vectors: equal angles in two dimensions, a Fibonacci spiral in three."""
     if d == 2:
-        angle = 2 * jnp.pi * (jnp.arange(n) + 0.5) / n
+        angle = 2 * jnp.pi * (jnp.arange(n, dtype=float) + 0.5) / n
         return jnp.stack([jnp.sin(angle), jnp.cos(angle)], -1)
-    height = 1.0 - 2.0 * (jnp.arange(n) + 0.5) / n
-    angle = jnp.pi * (3.0 - 5.0**0.5) * jnp.arange(n)
+    height = 1.0 - 2.0 * (jnp.arange(n, dtype=float) + 0.5) / n
+    angle = jnp.pi * (3.0 - 5.0**0.5) * jnp.arange(n, dtype=float)
     radius = jnp.sqrt(1.0 - height**2)
     return jnp.stack([height, radius * jnp.sin(angle), radius * jnp.cos(angle)], -1)
 

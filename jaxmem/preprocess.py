@@ -4,22 +4,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxmem.numerics import safe_sqrt
+
 _CLIP = 6.0  # robust standard deviations: gold beads must not rule the scale
 _MAD = 1.4826  # standard deviation of a normal density over its median absolute deviation, 1 / Phi^-1(3/4)
 _REACH = 4.0  # standard deviations to which a Gaussian filter goes, as in scipy.ndimage
 _QUIET = 1e-3  # of the mean variance, added to the local one, so that empty places are not blown up
 _FLAT = 100.0  # squared rounding errors that an image must vary by; constant ones, filtered in float32, did by up to 34
-
-
-def safe_sqrt(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Square root, whose gradient at zero is zero, not infinite; 0 of what is negative.
-
-    Example:
-        >>> float(safe_sqrt(jnp.array(4.0))), float(jax.grad(safe_sqrt)(0.0))
-        (2.0, 0.0)
-    """
-    positive = x > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1.0)), 0.0)
 
 
 def safe_std(

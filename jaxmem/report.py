@@ -5,15 +5,14 @@ import html
 import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.collections import PolyCollection
-from matplotlib.figure import Figure
 
 from jaxmem.types import MEMBRANE, Tomogram
+
+if TYPE_CHECKING:
+    import matplotlib.figure
 
 _STYLE = """
 body{font-family:system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem;color:#1b1b1b;background:#fff}
@@ -22,11 +21,23 @@ td,th{padding:.25rem .6rem;border-bottom:1px solid #ddd;text-align:right} th{fon
 .warning{background:#fff3cd;border-left:4px solid #d39e00;padding:.5rem .8rem;margin:.4rem 0} pre{overflow:auto;background:#f6f6f6;padding:.8rem}
 .scroll{overflow-x:auto}
 """
-_COLOURS = matplotlib.colormaps["tab10"]
 
 
-def _png(figure: Figure) -> str:
-    FigureCanvasAgg(figure)
+def _figure(width: float, height: float) -> "matplotlib.figure.Figure":
+    """An empty figure of so many inches; matplotlib is loaded here, when a report is made."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height))
+
+
+def _colours() -> np.ndarray:
+    """Ten colours that are told apart; a row is red, green, blue and opacity, from 0 to 1."""
+    from matplotlib import colormaps
+
+    return colormaps["tab10"](np.arange(10))
+
+
+def _png(figure: "matplotlib.figure.Figure") -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=80)
     return base64.b64encode(buffer.getvalue()).decode("ascii")
@@ -40,8 +51,9 @@ def _grey(axes, image: np.ndarray) -> None:
 
 
 def _outlines(axes, labels: np.ndarray) -> None:
+    colours = _colours()
     for value in np.unique(labels[labels > 0]):
-        axes.contour(labels == value, levels=[0.5], colors=[_COLOURS((int(value) - 1) % 10)], linewidths=1.0)
+        axes.contour(labels == value, levels=[0.5], colors=[colours[(int(value) - 1) % 10]], linewidths=1.0)
 
 
 def _chosen(labels: np.ndarray, most: int) -> np.ndarray:
@@ -52,19 +64,15 @@ def _chosen(labels: np.ndarray, most: int) -> np.ndarray:
     return chosen[1:-1] if len(chosen) > most else chosen
 
 
-def slices_figure(tomogram: Tomogram, semantic: np.ndarray, labels: np.ndarray, most: int = 4) -> Figure:
-    """Slices as they are, with what the network found, and with the membranes' labels in colour.
-
-    Arguments:
-        tomogram, semantic, labels: volumes of one shape.
-        most: slices, evenly spread over those with membranes.
-    """
+def slices_figure(
+    tomogram: Tomogram, semantic: np.ndarray, labels: np.ndarray, most: int = 4
+) -> "matplotlib.figure.Figure":
+    """Slices as they are, with what the network found, and with the membranes' labels in colour; at most `most`."""
     data = tomogram.data if tomogram.data.ndim == 3 else tomogram.data[None]
     chosen = _chosen(labels, most)
     ratio = data.shape[1] / data.shape[2]
-    figure = Figure(
-        figsize=(3.2 * len(chosen) if len(chosen) > 1 else 5, 3 * 3.2 * ratio * (1 if len(chosen) > 1 else 1.5))
-    )
+    several = len(chosen) > 1
+    figure = _figure(3.2 * len(chosen) if several else 5.0, 3 * 3.2 * ratio * (1.0 if several else 1.5))
     for column, z in enumerate(chosen):
         near = slice(max(0, z - 1), z + 2)
         image = np.asarray(data[near], np.float32).mean(0)
@@ -81,20 +89,15 @@ def slices_figure(tomogram: Tomogram, semantic: np.ndarray, labels: np.ndarray, 
     return figure
 
 
-def groups_figure(tomogram: Tomogram, groups: Any, labels: np.ndarray, most: int = 3) -> Figure:
-    """Points of the midline in slices (paper, Figs. 4 and 6): in the colours of the regions they were grouped into, and of membranes.
-
-    Arguments:
-        tomogram, groups, labels: of one run.
-        most: slices.
-    """
+def groups_figure(tomogram: Tomogram, groups: Any, labels: np.ndarray, most: int = 3) -> "matplotlib.figure.Figure":
+    """Points of the midline in at most `most` slices: in the colours of their regions, and of membranes (paper, Figs. 4 and 6)."""
     data = tomogram.data if tomogram.data.ndim == 3 else tomogram.data[None]
     chosen = _chosen(labels, most)
     members = np.concatenate([groups.points[:0], *groups.members])
     number = np.repeat(np.arange(len(groups.members)) + 1, [len(m) for m in groups.members])
     rows = ("regions", groups.points, groups.region), ("membranes", members, number)
-    colours = np.array([_COLOURS(k) for k in range(10)])
-    figure = Figure(figsize=(4.2 * max(len(chosen), 2), 2 * 4.2 * data.shape[1] / data.shape[2] + 0.4))
+    colours = _colours()
+    figure = _figure(4.2 * max(len(chosen), 2), 2 * 4.2 * data.shape[1] / data.shape[2] + 0.4)
     for row, (title, points, of) in enumerate(rows):
         for column, z in enumerate(chosen):
             axes = figure.add_subplot(2, len(chosen), row * len(chosen) + column + 1)
@@ -110,12 +113,12 @@ def groups_figure(tomogram: Tomogram, groups: Any, labels: np.ndarray, most: int
     return figure
 
 
-def side_figure(tomogram: Tomogram, labels: np.ndarray) -> Figure:
+def side_figure(tomogram: Tomogram, labels: np.ndarray) -> "matplotlib.figure.Figure":
     """The xz view through the middle of the largest membrane: where the missing wedge takes the caps."""
     data = tomogram.data
     rows = np.nonzero(labels == 1)[1]
     y = int(rows.mean()) if len(rows) else data.shape[1] // 2
-    figure = Figure(figsize=(10, max(2.0, 10 * data.shape[0] / data.shape[2])))
+    figure = _figure(10.0, max(2.0, 10 * data.shape[0] / data.shape[2]))
     axes = figure.add_subplot(1, 1, 1)
     _grey(axes, np.asarray(data[:, max(0, y - 1) : y + 2], np.float32).mean(1))
     _outlines(axes, labels[:, y])
@@ -124,15 +127,19 @@ def side_figure(tomogram: Tomogram, labels: np.ndarray) -> Figure:
     return figure
 
 
-def surfaces_figure(membranes: list, voxel_size: float) -> Figure:
+def surfaces_figure(membranes: list, voxel_size: float) -> "matplotlib.figure.Figure":
     """Every surface seen from the side (x to the right, z up), coloured by the standard deviation of its position in A."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.collections import PolyCollection
+    from matplotlib.colors import Normalize
+
     columns = min(4, len(membranes))
     rows = -(-len(membranes) // columns)
     width = 3.2 * columns + 1.4  # inches, of which 1.4 are the scale's
-    figure = Figure(figsize=(width, 3.0 * rows))
+    figure = _figure(width, 3.0 * rows)
     top = max(float(np.percentile(m.mesh.sigma, 99)) for m in membranes) * voxel_size
-    norm = matplotlib.colors.Normalize(0.0, max(top, 1e-6))
-    paint = matplotlib.cm.ScalarMappable(norm, "viridis")
+    norm = Normalize(0.0, max(top, 1e-6))
+    paint = ScalarMappable(norm, "viridis")
     panels = []
     for number, membrane in enumerate(membranes, 1):
         mesh = membrane.mesh
@@ -188,7 +195,7 @@ def write_report(
     parts += [f"<p>{shape} voxels of {tomogram.voxel_size:.2f} A; {sum(manifest['seconds'].values()):.0f} s.</p>"]
     parts += [f"<p class=warning>{html.escape(text)}</p>" for text in result.warnings]
 
-    def picture(figure: Figure, text: str) -> str:
+    def picture(figure: "matplotlib.figure.Figure", text: str) -> str:
         return f"<img alt='{html.escape(text)}' src='data:image/png;base64,{_png(figure)}'><p>{html.escape(text)}</p>"
 
     parts += ["<h2>Slices</h2>", picture(slices_figure(tomogram, result.semantic, result.labels),

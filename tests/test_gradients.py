@@ -54,12 +54,16 @@ def solid(noise=0.3):
 def learnt(points, noise):
     group = jnp.where(jnp.arange(14) < 9, 0, 1)
     options = {"floor": jnp.array([0.01, 0.01]), "ceiling": jnp.array([20.0, 20.0]), "log_sigma": jnp.full(3, 1.0)}
-    found = gp.learn(points, jnp.zeros(14).at[9:].set(1.0), noise=noise, prior=prior(), group=group, steps=40, **options)
+    found = gp.learn(
+        points, jnp.zeros(14).at[9:].set(1.0), noise=noise, prior=prior(), group=group, steps=40, **options
+    )
     return jnp.concatenate([found.scales, found.prior.kernel.variance[None], found.log_posterior[None], found.error])
 
 
 def fitted(points, noise, alpha, **options):
-    found = membrane.fit_membrane(points, noise=noise, alpha=alpha, prior=ell.ball(jnp.zeros(2), 9.0), steps=(40, 40), **options)
+    found = membrane.fit_membrane(
+        points, noise=noise, alpha=alpha, prior=ell.ball(jnp.zeros(2), 9.0), steps=(40, 40), **options
+    )
     return found.surface(jnp.array([9.0, 2.0])), found.info.noise
 
 
@@ -160,7 +164,9 @@ def problem(points):
     full = jnp.full(14, 0.4)
     mask = jnp.ones(14, bool)
     given = prior()
-    return membrane.Problem(points, jnp.zeros(14), full, jnp.arange(14) < 10, mask, given.kernel.variance, given.kernel.R, given.trend)
+    return membrane.Problem(
+        points, jnp.zeros(14), full, jnp.arange(14) < 10, mask, given.kernel.variance, given.kernel.R, given.trend
+    )
 
 
 NO_GRADIENT = {
@@ -218,7 +224,10 @@ def test_reverse_and_forward_equal_differences(name):
         reverse = float(sum(jnp.vdot(s, w) for s, w in zip(slopes, ways)))
         forward = float(jax.jit(lambda a, w: jax.jvp(function, a, w)[1])(at, ways))
         assert reverse == pytest.approx(forward, rel=1e-6, abs=1e-9)
-        step, along = (1e-3 if case.loose else 1e-5), jax.jit(lambda h: function(*(a + h * w for a, w in zip(at, ways))))
+        step, along = (
+            (1e-3 if case.loose else 1e-5),
+            jax.jit(lambda h: function(*(a + h * w for a, w in zip(at, ways)))),
+        )
         # of fourth order, so that a large step is right as well
         near, far = (float(along(s * step) - along(-s * step)) / (2 * s * step) for s in (1.0, 2.0))
         size = max(abs(reverse), 1e-3 * sum(float(jnp.linalg.norm(s)) for s in slopes))
@@ -236,7 +245,9 @@ def test_gradients_are_finite_at_singular_points(name, dtype):
             assert all(bool(jnp.isfinite(s).all()) for s in slopes), at
 
 
-@pytest.mark.parametrize("name", ["ellipse.distance", "gp.evaluate", "levelset.locate", "anchors.by_rings", "ridges.refine"])
+@pytest.mark.parametrize(
+    "name", ["ellipse.distance", "gp.evaluate", "levelset.locate", "anchors.by_rings", "ridges.refine"]
+)
 def test_batched_gradients_equal_single_ones(name):
     case = CASES[name]
     with jax.enable_x64(True):

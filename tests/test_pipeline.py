@@ -149,10 +149,10 @@ def test_slices_stream_from_a_volume_and_smooth_along_the_beam(phantom):
 def test_membranes_are_placed_by_slices_as_they_are(shells):
     volume, _ = shells
     found, sharp, run = (volume > 0).astype(np.float32), (volume > 1).astype(np.float32), Run(None)
-    line, regions = stages.group(found, 1.4, 14.0, Config(), run)
+    line, regions = stages.group(found, 1.4, 14.0, stages.for_tomogram(Config(), 14.0), run)
     assert len(regions) == 3
     moved = line._replace(points=line.points + np.float32([1.0, 0.0, 0.0]))  # as smoothing may do
-    fine, kept = stages.sharpen(moved, regions, sharp, 1.4, 14.0, Config(), run)
+    fine, kept = stages.sharpen(moved, regions, sharp, 1.4, 14.0, stages.for_tomogram(Config(), 14.0), run)
     assert len(kept) == 2  # the largest shell is not in slices as they are
     assert sum("not smoothed" in text for text in run.decisions) == 1
     for region in kept:
@@ -162,7 +162,7 @@ def test_membranes_are_placed_by_slices_as_they_are(shells):
         assert len(place) > 0.9 * len(before.members)
         away, _ = cKDTree(line.points).query(fine.points[region.members])
         assert np.quantile(away, 0.95) < 1e-3
-    nothing = stages.sharpen(moved, regions, np.zeros_like(sharp), 1.4, 14.0, Config(), run)
+    nothing = stages.sharpen(moved, regions, np.zeros_like(sharp), 1.4, 14.0, stages.for_tomogram(Config(), 14.0), run)
     assert nothing[1] == []
 
 
@@ -292,7 +292,7 @@ def test_evidence_of_ellipses_that_are_no_ellipsoid():
     config = replace(Config().fit, inflation=1.0, spacing=1.5)
     fitted = fit_membranes([line.points], [line.normals], [region.shape], [True], config)[0]
     mesh = extract(fitted, (56, 64, 64), config)[0]
-    slices = slice_ellipses(line, [region], Config(), Run(None))
+    slices = slice_ellipses(line, [region], stages.for_tomogram(Config(), 14.0), Run(None))
     evidence = weigh(line, region, 0, slices, mesh, fitted.noise, config)
     assert evidence.ellipses < evidence.ellipsoid
     fits = jax.tree.map(lambda a: a[0], slices.fits)

@@ -1,5 +1,6 @@
 """Slices as the network is to see them, and what it says of them."""
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
@@ -7,6 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from jaxmem import preprocess
 from jaxmem.pipeline.record import Run
@@ -31,20 +33,8 @@ def prepared_slices(
     reach = min(int(3 * sigma + 0.5), len(data) - 1)
     weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / max(sigma, 1e-6)) ** 2)
     shape = network_shape(data.shape[1:], voxel_size, pixel_size, config)
-    scale = shape[0] / data.shape[1]
 
-    @jax.jit
-    def finish(image):
-        if config.xy_sigma > 0:
-            image = preprocess.gaussian(image, (config.xy_sigma / voxel_size,) * 2)
-        if config.low > 0 or config.high > 0:
-            image = preprocess.band_pass(image, config.low * voxel_size, config.high * voxel_size)
-        if config.contrast_window > 0:
-            image = preprocess.enhance_contrast(image, config.contrast_window / voxel_size)
-        if scale != 1.0:
-            image = preprocess.rescale(image, shape)
-        return preprocess.robust_normalise(image)
-
+    plain = replace(config, z_sigma=0.0)  # what is smoothed along the beam and what is not share a program
     cache: dict[int, np.ndarray] = {}
     flat, broken = [], []
     for z in range(len(data)):
@@ -63,11 +53,31 @@ def prepared_slices(
         index = np.abs(np.arange(z - reach, z + reach + 1))
         index = np.where(index >= len(data), 2 * len(data) - 2 - index, index)
         total = sum(w * cache[int(k)] for w, k in zip(weights, index))
-        yield np.asarray(finish(jnp.asarray(total / weights.sum())))
+        yield np.asarray(_finished(jnp.asarray(total / weights.sum()), shape, plain, voxel_size))
     if flat:
         warn(f"{len(flat)} constant slices ({_span(flat)}): what is found there comes from their neighbours")
     if broken:
         warn(f"{len(broken)} slices hold NaN or infinity ({_span(broken)}): replaced by the slice's median")
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+def _finished(image: Array, shape: tuple[int, int], config: PreprocessConfig, voxel_size: float) -> Array:
+    """A slice filtered, resampled and normalised."""
+    if config.xy_sigma > 0:
+        image = preprocess.gaussian(image, (config.xy_sigma / voxel_size,) * 2)
+    if config.low > 0 or config.high > 0:
+        image = preprocess.band_pass(image, config.low * voxel_size, config.high * voxel_size)
+    if config.contrast_window > 0:
+        image = preprocess.enhance_contrast(image, config.contrast_window / voxel_size)
+    if shape != image.shape:
+        image = preprocess.rescale(image, shape)
+    return preprocess.robust_normalise(image)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _back(probability: Array, shape: tuple[int, int]) -> Array:
+    """Class probabilities at the input's pixels."""
+    return jnp.stack([preprocess.rescale(probability[..., c], shape) for c in range(probability.shape[-1])], -1)
 
 
 def _span(slices: list[int]) -> str:
@@ -144,9 +154,8 @@ def _look(
     rescaled = network_shape(data.shape[1:], tomogram.voxel_size, pixel_size, config) != data.shape[1:]
     probability = np.empty(data.shape, np.float16)
     semantic = np.empty(data.shape, np.int8)
-    back = jax.jit(lambda p: jnp.stack([preprocess.rescale(p[..., c], data.shape[1:]) for c in range(p.shape[-1])], -1))
     for z, p in enumerate(predictor(prepared_slices(data, tomogram.voxel_size, pixel_size, config, warn))):
-        p = np.asarray(back(p)) if rescaled else p
+        p = np.asarray(_back(p, data.shape[1:])) if rescaled else p
         probability[z] = p[..., MEMBRANE]
         semantic[z] = np.select([p.argmax(-1) == MEMBRANE, p.argmax(-1) == PROTEIN], [MEMBRANE, PROTEIN], BACKGROUND)
         step(z + 1)

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from jaxmem.preprocess import gaussian, safe_sqrt, safe_std
+from jaxmem.numerics import safe_sqrt
+from jaxmem.preprocess import gaussian, safe_std
 from jaxmem.types import Scalar
 
 _NYQUIST = 0.5  # cycles per pixel, the highest frequency that pixels can show

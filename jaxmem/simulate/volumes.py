@@ -83,11 +83,6 @@ def _extent(vesicle: _Vesicle, direction: Array) -> Array:
     return _radius(vesicle, mapped / length) / length
 
 
-def _directions(n: int) -> Float[Array, "n 3"]:
-    with jax.numpy_dtype_promotion("standard"):  # `sphere_directions` adds floats to whole numbers
-        return sphere_directions(n, 3)
-
-
 def _surface(vesicle: _Vesicle, direction: Float[Array, "m 3"]) -> Float[Array, "m 3"]:
     """Points on the mid-surface in directions of the undeformed sphere, voxels."""
     return vesicle.centre[None] + direction * _radius(vesicle, direction)[:, None] * vesicle.axes[None]
@@ -130,7 +125,7 @@ def _draw(key: Key[Array, ""], model: VolumeModel, others: _Vesicle, accepted: A
     touches = jax.random.bernoulli(pick[0], model.touching_fraction) & accepted.any() & ~nested
     host = jax.random.categorical(pick[1], jnp.log(jnp.where(accepted, 1.0, 1e-9)))
     moved = _against(pick[2], vesicle, jax.tree.map(lambda leaf: leaf[host], others), model)
-    surface = _surface(moved, _directions(_CHECKED))
+    surface = _surface(moved, sphere_directions(_CHECKED, 3))
     clear = jax.vmap(lambda one: jnp.min(_level(one, surface)) >= 0.8 * model.touching_gap[0])(others)
     within = jnp.all(jnp.abs(moved.centre - size / 2) <= room) & fits & large
     vesicle = jax.tree.map(lambda a, b: jnp.where(touches, a, b), moved, vesicle)
@@ -199,7 +194,7 @@ def simulate_tomogram(key: Key[Array, ""], model: VolumeModel) -> SimulatedTomog
     contrast = jax.random.uniform(keys[2], minval=model.contrast[0], maxval=model.contrast[1])
     data = _filter(density, transfer) * contrast + noise / noise.std()
 
-    direction = _directions(model.truth_points)
+    direction = sphere_directions(model.truth_points, 3)
     points = jax.vmap(_surface, (0, None))(vesicles, direction)
     slope = jax.vmap(lambda v, p: jax.vmap(jax.grad(_level, 1), (None, 0))(v, p))(vesicles, points)
     normals = slope / safe_norm(slope)[..., None]

@@ -29,7 +29,7 @@ def save_weights(path: Path, model: UNet, pixel_size: float) -> None:
 
 
 def load_weights(path: str | Path | None = None) -> tuple[UNet, float, str]:
-    """Read a model.
+    """Read a model; it computes in single precision, also where the file holds half.
 
     Arguments:
         path: safetensors file; the package's own when None.
@@ -51,7 +51,8 @@ def load_weights(path: str | Path | None = None) -> tuple[UNet, float, str]:
             raise ValueError(f"{config.classes} classes instead of 3")
         model = nnx.eval_shape(lambda: UNet(config, nnx.Rngs(0)))
         graph, state = nnx.split(model)
-        nnx.replace_by_pure_dict(state, jax.tree.map(jnp.asarray, unflatten(state.to_pure_dict(), arrays)))
+        single = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), unflatten(state.to_pure_dict(), arrays))
+        nnx.replace_by_pure_dict(state, single)
     except (OSError, SafetensorError) as error:
         raise JaxmemError(
             f"{path}: cannot be read as weights ({error}); give a .safetensors file by `jaxmem train`"
