@@ -15,61 +15,11 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from jaxmem import __version__
+from jaxmem.console import prepare
 from jaxmem.types import JaxmemError
 
 log = logging.getLogger("jaxmem")
 _say = functools.partial(print, flush=True)  # hours of training may be read through a pipe
-
-
-class _Bars:
-    """A bar and an estimate for each stage, on standard error."""
-
-    def __init__(self, quiet: bool):
-        self.quiet, self.name = quiet, ""
-        self.bar: Any = None
-
-    def __call__(self, name: str, done: int, total: int) -> None:
-        from tqdm import tqdm
-
-        if self.quiet or (self.bar is None and name == self.name):
-            return  # the stage's bar has been closed
-        if self.bar is None or name != self.name:
-            self.close()
-            self.name = name
-            form = "{desc:17s} {bar:30} {n_fmt}/{total_fmt} [{elapsed} < {remaining}]"
-            self.bar = tqdm(total=total, desc=name, bar_format=form, file=sys.stderr, leave=True)
-        self.bar.update(done - self.bar.n)
-        if done >= total:
-            self.close()
-
-    def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
-            self.bar = None
-
-
-class _ToBars(logging.Handler):
-    """Log lines that do not tear the bars."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        from tqdm import tqdm
-
-        mark = "warning: " if record.levelno >= logging.WARNING else ""
-        tqdm.write(f"  {mark}{record.getMessage()}", file=sys.stderr)
-
-
-def _prepare(quiet: bool) -> _Bars:
-    """Logging, and a compilation cache that survives the process (unless the user has chosen one)."""
-    import jax
-
-    log.handlers = [_ToBars()]
-    log.setLevel(logging.WARNING if quiet else logging.INFO)
-    log.propagate = False
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(base / "jaxmem" / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-    return _Bars(quiet)
 
 
 def _segment(args: argparse.Namespace) -> int:
@@ -111,7 +61,7 @@ def _run(args, tomogram, config, source, command, function) -> int:
     from jaxmem.io import OutputFolder
     from jaxmem.pipeline import write_run
 
-    bars = _prepare(args.quiet)
+    bars = prepare(args.quiet)
     OutputFolder(args.output, args.overwrite).check()
     start = time.perf_counter()
     log.info("%s: %s voxels (x, y, z) of %.2f A", source, tomogram.data.shape[::-1], tomogram.voxel_size)
@@ -185,7 +135,7 @@ def _train(args: argparse.Namespace) -> int:
 
     if (args.like is None) != (args.membranes is None):
         raise JaxmemError("--like and --membranes belong together; give both or neither")
-    _prepare(quiet=False)
+    prepare(quiet=False)
     if args.linker or args.walker:
         return _train_grouping(args)
     config = TrainConfig(epochs=args.epochs, images=args.images, batch=min(args.batch, args.images), seed=args.seed)

@@ -62,8 +62,9 @@ def refine(
 
     Example:
         >>> row = jnp.exp(-0.5 * ((jnp.arange(16.0) - 7.3) / 1.5) ** 2)
-        >>> refine(jnp.broadcast_to(row, (16, 16)), jnp.array([[8, 7]])).points.round(1).tolist()
-        [[8.0, 7.3]]
+        >>> found = refine(jnp.broadcast_to(row, (16, 16)), jnp.array([[8, 7]])).points[0]
+        >>> round(float(found[0]), 1), round(float(found[1]), 1)
+        (8.0, 7.3)
     """
     d = probability.ndim
     if d not in (2, 3) or voxels.shape[1:] != (d,):

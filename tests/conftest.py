@@ -1,6 +1,7 @@
 """Shared fixtures: shapes are few and sessions long, because compilation is what costs time."""
 
 import ctypes
+import functools
 import gc
 import os
 import sys
@@ -8,9 +9,7 @@ from pathlib import Path
 
 STRICT = False  # mixed dtypes, ranks that differ and keys used twice are errors
 
-if (
-    os.environ.get("JAXMEM_TEST_FAST_COMPILE") == "1"
-):  # jax 0.10: older emitters and fewer of LLVM's passes than users run
+if os.environ.get("JAXMEM_TEST_FAST_COMPILE") == "1":  # jax 0.10: older emitters and fewer passes than users run
     FAST = "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=1"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST}".strip()
 
@@ -32,6 +31,7 @@ if STRICT:
     jax.config.update("jax_numpy_rank_promotion", "raise")
     jax.config.update("jax_debug_key_reuse", True)
 
+import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
@@ -58,6 +58,22 @@ def programs_are_dropped():
         gc.collect()
         if sys.platform == "linux":
             getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)(0)
+
+
+@functools.cache
+def quick() -> dict:
+    """Options that halve what compilation takes, where this XLA knows them: hundreds of programs run once each."""
+    options = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+    try:
+        jax.jit(lambda x: x + 1, compiler_options=options).lower(jnp.zeros(())).compile()
+    except (jax.errors.JaxRuntimeError, ValueError):
+        return {}
+    return options
+
+
+def compiled(function):
+    """`jax.jit` for a test's own programs: compiled fast, run slowly."""
+    return jax.jit(function, compiler_options=quick())
 
 
 @pytest.fixture(scope="session")

@@ -17,11 +17,11 @@ from conftest import PACKAGE
 import jaxmem
 
 RINGS = [
-    {"types", "settings", "numerics", "points", "checkpoints", "_xla"},
+    {"types", "settings", "defaults", "numerics", "points", "checkpoints", "_xla"},
     {"ellipse", "gp", "anchors", "levelset", "membrane", "ridges", "preprocess", "simulate"},
     {"unet", "grouping"},
     {"surface", "metrics", "results", "io", "report"},
-    {"pipeline", "cli"},
+    {"pipeline", "console", "cli"},
 ]
 RING = {name: ring for ring, names in enumerate(RINGS) for name in names}
 MODULES = [m.name for m in pkgutil.walk_packages([str(PACKAGE)], "jaxmem.")]

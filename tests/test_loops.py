@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from jaxmem.defaults import FROM_NETWORK, decided
 from jaxmem.grouping.rl.linker import linking
 from jaxmem.grouping.rl.linker.chains import Chains, best_set, chains_of_walk, is_membrane, sample_chains
 from jaxmem.grouping.rl.linker.environment import LINKING, agreement, link_task
@@ -20,7 +21,6 @@ from jaxmem.grouping.rl.weights import blank_policy, load_linker, save_linker
 from jaxmem.pipeline import Config
 from jaxmem.pipeline.record import Run
 from jaxmem.pipeline.stages import group
-from jaxmem.settings import FROM_NETWORK, decided
 from jaxmem.simulate import ContourModel, draw_contours
 from jaxmem.types import JaxmemError
 

@@ -9,8 +9,6 @@ from jaxmem.ellipse.fitting import boundary_sigma as boundary_sigma
 from jaxmem.ellipse.fitting import errors as errors
 from jaxmem.ellipse.fitting import fit as fit
 from jaxmem.ellipse.fitting import isotropic_prior as isotropic_prior
-from jaxmem.ellipse.fitting import moments as moments
-from jaxmem.ellipse.fitting import sphere_through as sphere_through
 from jaxmem.ellipse.geometry import Ellipse as Ellipse
 from jaxmem.ellipse.geometry import Ellipsoid as Ellipsoid
 from jaxmem.ellipse.geometry import Quadric as Quadric
@@ -33,3 +31,5 @@ from jaxmem.ellipse.geometry import volume as volume
 from jaxmem.ellipse.selection import select as select
 from jaxmem.ellipse.sequence import fit_nested as fit_nested
 from jaxmem.ellipse.sequence import fit_sequence as fit_sequence
+from jaxmem.ellipse.starts import moments as moments
+from jaxmem.ellipse.starts import sphere_through as sphere_through

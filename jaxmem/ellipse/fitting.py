@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxmem.ellipse.descent import LOSSES, Problem, inverse, minimise, summary
-from jaxmem.ellipse.geometry import Quadric, ball, distance, from_parameters, from_stretch, parameters
-from jaxmem.numerics import cleaned, compiled, safe_norm, safe_sqrt
+from jaxmem.ellipse.geometry import Quadric, distance, from_parameters, parameters
+from jaxmem.ellipse.starts import moments
+from jaxmem.numerics import compiled, safe_sqrt
 from jaxmem.types import Outcome, Scalar
 
 
@@ -121,28 +122,6 @@ def boundary_sigma(fit: EllipseFit, point: Float[Array, " d"]) -> Float[Array, "
     # what rounding may leave of a quadratic form is not taken for certainty
     least = jnp.finfo(slope.dtype).eps * fit.sigma**2
     return safe_sqrt(jnp.maximum(slope @ fit.covariance @ slope, least))
-
-
-def moments(points: Float[Array, "n d"], mask: Bool[Array, " n"]) -> Quadric:
-    """The ellipse whose boundary, evenly covered, has the points' mean and covariance: the cold start."""
-    d = points.shape[1]
-    weight = mask.astype(points.dtype)
-    total = jnp.maximum(weight.sum(), 1.0)
-    points = jnp.where(mask[:, None], points, 0.0)
-    centre = (weight[:, None] * points).sum(0) / total
-    offset = jnp.where(mask[:, None], points - centre[None], 0.0)
-    spread = jnp.stack([jnp.stack([jnp.sum(a * b) for a in offset.T]) for b in offset.T]) * (d / total)
-    square = from_stretch(centre, spread)
-    return square._replace(semi_axes=jnp.sqrt(jnp.maximum(square.semi_axes, 1e-3 * square.semi_axes[0] + 1e-12)))
-
-
-def sphere_through(points: Float[Array, "n d"], mask: Bool[Array, " n"]) -> Quadric:
-    """The sphere (circle) about the points' mean with their mean distance as radius: a cold start without elongation."""
-    points = cleaned(points, mask)
-    weight = mask.astype(points.dtype)
-    weight = weight / jnp.maximum(weight.sum(), 1.0)
-    centre = weight @ points
-    return ball(centre, jnp.maximum(weight @ safe_norm(points - centre[None]), 1e-3))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2,))

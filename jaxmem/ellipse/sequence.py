@@ -5,8 +5,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxmem.ellipse.descent import Problem, summary
-from jaxmem.ellipse.fitting import EllipseFit, Prior, conclude, isotropic_prior, moments, solve
+from jaxmem.ellipse.fitting import EllipseFit, Prior, conclude, isotropic_prior, solve
 from jaxmem.ellipse.geometry import from_parameters, parameters
+from jaxmem.ellipse.starts import moments
 from jaxmem.numerics import compiled
 from jaxmem.types import Outcome, Scalar
 

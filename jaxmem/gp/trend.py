@@ -67,7 +67,9 @@ class Ellipsoid(Trend):
         shape = triangular(self.ellipse).at[jnp.tril_indices(d)].add(theta[d:] / size)
         mapped = shape @ (point - centre)
         slope = shape.T @ mapped
-        floor = float(jnp.finfo(point.dtype).eps)  # rounds the tip at the centre, so that it has derivatives of any order
+        floor = float(
+            jnp.finfo(point.dtype).eps
+        )  # rounds the tip at the centre, so that it has derivatives of any order
         q = jnp.sqrt(jnp.sum(mapped**2) + floor)
         return (q - 1.0) * q / jnp.sqrt(jnp.sum(slope**2) + floor / size**2)
 

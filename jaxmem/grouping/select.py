@@ -6,11 +6,12 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
+from jaxmem.defaults import FROM_NETWORK
 from jaxmem.grouping.merging import MergeConfig, merge_regions
 from jaxmem.grouping.midline import Midline
 from jaxmem.grouping.shape import Shape, describe, directions, distances
 from jaxmem.points import surface_density
-from jaxmem.settings import FROM_NETWORK, SelectConfig
+from jaxmem.settings import SelectConfig
 
 _MOST_ARCS = 12  # largest open regions among which arcs of one membrane are sought, for the time; by hand
 _MOST_ATTEMPTS = 200  # regions that are looked at before no more are taken apart, for the time; by hand

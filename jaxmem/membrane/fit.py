@@ -8,10 +8,11 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxmem import anchors as anc
 from jaxmem import ellipse as ell
 from jaxmem import gp
+from jaxmem.defaults import FROM_MASK, decided, known
 from jaxmem.membrane.learning import LEARN_ROWS, STEPS, Problem, learn, root_mean_square, solve
 from jaxmem.membrane.surface import Surface
 from jaxmem.numerics import cleaned, compiled, safe_norm
-from jaxmem.settings import FROM_MASK, Config, FitConfig, decided, known
+from jaxmem.settings import Config, FitConfig
 from jaxmem.types import Outcome, Scalar
 
 

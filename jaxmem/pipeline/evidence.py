@@ -8,13 +8,14 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from jaxmem import ellipse as ell
+from jaxmem.defaults import known
 from jaxmem.grouping import Midline, Region
 from jaxmem.grouping.shape import describe, distances
 from jaxmem.numerics import bucket_size, pad_to
 from jaxmem.pipeline.pruning import Slices
 from jaxmem.points import evenly, first_of_each
 from jaxmem.results import Evidence
-from jaxmem.settings import FitConfig, known
+from jaxmem.settings import FitConfig
 from jaxmem.surface import Mesh
 
 _MOST = 1024  # points; `describe` uses no more

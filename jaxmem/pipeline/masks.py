@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 from scipy import ndimage
 
+from jaxmem.defaults import FROM_MASK, decided, known
 from jaxmem.grouping import Midline, Region, midline
 from jaxmem.grouping.select import regions_from_instances
 from jaxmem.io import as_instances
@@ -13,7 +14,7 @@ from jaxmem.pipeline.record import Progress, Run
 from jaxmem.pipeline.stages import finish, group
 from jaxmem.pipeline.volume import as_volume, is_flat
 from jaxmem.results import Groups, Result
-from jaxmem.settings import FROM_MASK, Config, decided, known
+from jaxmem.settings import Config
 from jaxmem.types import BACKGROUND, MEMBRANE, Tomogram
 
 

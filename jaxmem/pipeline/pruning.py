@@ -8,10 +8,11 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from jaxmem import ellipse as ell
+from jaxmem.defaults import known
 from jaxmem.grouping import Midline, Region
 from jaxmem.numerics import bucket_size
 from jaxmem.pipeline.record import Run
-from jaxmem.settings import Config, known
+from jaxmem.settings import Config
 
 _ROW = 96  # points a slice is fitted with
 _TOGETHER = 8  # membranes fitted at a time

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 from scipy.spatial import cKDTree
 
+from jaxmem.defaults import FROM_NETWORK, decided, known
 from jaxmem.grouping import Midline, Region, merge_regions, midline, select_membranes
 from jaxmem.grouping.rl.slices import link_regions, link_volume
 from jaxmem.grouping.rl.weights import load_linker, load_walker
@@ -15,7 +16,7 @@ from jaxmem.pipeline.pruning import Slices, prune_and_recover, slice_ellipses
 from jaxmem.pipeline.record import Progress, Run
 from jaxmem.pipeline.volume import as_volume, is_flat
 from jaxmem.results import Groups, MembraneResult, Result
-from jaxmem.settings import FROM_NETWORK, Config, decided, known
+from jaxmem.settings import Config
 from jaxmem.surface import extract, fit_membranes, paint
 from jaxmem.types import Tomogram
 

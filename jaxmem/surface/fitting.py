@@ -10,11 +10,12 @@ from scipy.spatial import cKDTree
 
 from jaxmem import anchors as anc
 from jaxmem import gp
+from jaxmem.defaults import FROM_NETWORK, decided, known
 from jaxmem.grouping.shape import Shape
 from jaxmem.membrane import EXACT_ROWS, LEARN_ROWS, Problem, Surface, learn, solve
 from jaxmem.numerics import bucket_size, pad_to
 from jaxmem.points import evenly, first_of_each, orient, roughness
-from jaxmem.settings import FROM_NETWORK, Config, FitConfig, decided, known
+from jaxmem.settings import Config, FitConfig
 
 _NEIGHBOURHOOD = 4.0  # voxels within which a point's company is counted
 _COMPANY = 0.35  # a point with less than this share of the median company is a stray one; not tuned

@@ -195,7 +195,9 @@ def fit(
     if init is not None and config is not None:
         raise ValueError("fit: expected init or config, got both")
     weights_key, batches_key = jax.random.split(key)
-    start = _new(weights_key, config or UNetConfig()) if init is None else init
+    start = init
+    if start is None:
+        start = jax.tree.map(lambda a: a.astype(images.dtype), _new(weights_key, config or UNetConfig()))
     if mask is not None:
         images, labels = jnp.where(mask, images, 0.0), jnp.where(mask, labels, 0)
     optimiser = adamw(learning_rate)
