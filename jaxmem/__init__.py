@@ -16,6 +16,8 @@ from jaxmem import _xla
 if TYPE_CHECKING:
     from jaxmem import anchors as anchors
     from jaxmem import checkpoints as checkpoints
+    from jaxmem import console as console
+    from jaxmem import defaults as defaults
     from jaxmem import ellipse as ellipse
     from jaxmem import gp as gp
     from jaxmem import grouping as grouping
@@ -57,7 +59,7 @@ _HOMES = {
     "segment": "pipeline",
 }
 _MODULES = (
-    "anchors", "checkpoints", "ellipse", "gp", "grouping", "io", "levelset", "membrane", "metrics", "numerics", "pipeline", "points",
+    "anchors", "checkpoints", "console", "defaults", "ellipse", "gp", "grouping", "io", "levelset", "membrane", "metrics", "numerics", "pipeline", "points",
     "preprocess", "report", "results", "ridges", "settings", "simulate", "surface", "types", "unet",
 )  # fmt: skip
 __all__ = (*_HOMES, *_MODULES, "__version__")

@@ -31,6 +31,7 @@ class Bars:
             self.close()
 
     def close(self) -> None:
+        """End the bar that is shown."""
         if self.bar is not None:
             self.bar.close()
             self.bar = None

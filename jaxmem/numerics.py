@@ -62,8 +62,8 @@ def unit(x: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
     """Vectors of length 1 along the last axis; of a zero vector zero, with derivative 0.
 
     Example:
-        >>> unit(jnp.array([[3.0, 4.0], [0.0, 0.0]])).round(1).tolist()
-        [[0.6, 0.8], [0.0, 0.0]]
+        >>> unit(jnp.array([[0.0, 4.0], [0.0, 0.0]])).tolist()
+        [[0.0, 1.0], [0.0, 0.0]]
     """
     length = safe_norm(x)[..., None]
     return jnp.where(length > 0, x / jnp.where(length > 0, length, 1.0), 0.0)

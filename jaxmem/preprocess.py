@@ -16,7 +16,7 @@ _FLAT = 100.0  # squared rounding errors that an image must vary by; constant on
 def safe_std(
     image: Float[Array, "*shape"], axis: int | tuple[int, ...] | None = None, keepdims: bool = False
 ) -> Float[Array, "*out"]:
-    """Standard deviation, as `jnp.std`, whose gradient at a constant array is zero, not NaN."""
+    """Standard deviation, as `jnp.std` with its `axis` and `keepdims`, whose gradient at a constant array is zero, not NaN."""
     return safe_sqrt(jnp.var(image, axis=axis, keepdims=keepdims))
 
 

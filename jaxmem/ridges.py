@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxmem.ellipse.geometry import eigen
 from jaxmem.numerics import compiled
 from jaxmem.preprocess import gaussian
+from jaxmem.types import Scalar
 
 
 class Ridge(NamedTuple):
@@ -40,7 +41,7 @@ def refine(
     mask: Bool[Array, " n"] | None = None,
     *,
     sigma: float = 1.5,
-    reach: float = 1.0,
+    reach: Scalar = 1.0,
 ) -> Ridge:
     """Move voxels onto the ridge of a smoothed membrane probability (Steger 1998): where its gradient across the membrane vanishes.
 

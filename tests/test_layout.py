@@ -56,7 +56,7 @@ def test_imports_point_downwards(path):
             assert parts[1] == "__version__" or RING[parts[1]] <= RING[own], f"{path.name} imports {name}"
         if RING[own] < 2:
             assert parts[0] not in {"flax", "optax", "mrcfile", "matplotlib"}, f"{path.name} imports {name}"
-        if own != "cli":
+        if own != "console":
             assert parts[0] != "tqdm", f"{path.name} imports {name}"
 
 

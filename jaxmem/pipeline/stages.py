@@ -188,7 +188,7 @@ def finish(
     config: Config,
     keep_surfaces: bool = True,
 ) -> Result:
-    """Surface stage and the record of the run."""
+    """Surface stage and the record of the run; `keep_surfaces` as for `segment`."""
     if not regions:
         run.warn("no membrane was found: the labels are empty")
     shape = tomogram.data.shape
@@ -240,7 +240,7 @@ def for_tomogram(config: Config, voxel_size: float) -> Config:
 
 
 def assemble(seen: Prediction, tomogram: Tomogram, config: Config, run: Run, keep_surfaces: bool = True) -> Result:
-    """From what the network says to surfaces: all stages after it; `config` without anything left open."""
+    """From what the network says to surfaces: all stages after it; `config` without anything left open, `keep_surfaces` as for `segment`."""
     size = tomogram.voxel_size
     sigma = max(1.0, known(config.midline.sigma) / size)
     line, regions = group(seen.probability, sigma, size, config, run)

@@ -23,7 +23,7 @@ class NoiseSpectrum(NamedTuple):
 
 
 def uniform(key: Key[Array, ""], bounds: tuple[Scalar, Scalar], shape: tuple[int, ...] = ()) -> Array:
-    """Uniform numbers between two bounds."""
+    """Uniform numbers of some `shape` between two bounds."""
     return jax.random.uniform(key, shape, minval=bounds[0], maxval=bounds[1])
 
 

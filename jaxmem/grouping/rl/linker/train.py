@@ -77,6 +77,13 @@ def draw_lessons(
 ) -> Lessons:
     """Draw slices until `count` have at most `capacity` segments and at least one.
 
+    Arguments:
+        key: random key.
+        contours: from which slices are drawn.
+        count: slices.
+        capacity: segments of a slice, at most.
+        report: receives a line of progress now and then.
+
     Raises:
         ValueError: if hardly any slice of these contours has so few.
     """
