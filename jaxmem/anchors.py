@@ -195,7 +195,7 @@ def by_normals(
         The n anchors outside, then the n inside.
     """
     mask = _all(points, mask)
-    points, normals = cleaned(points, mask), cleaned(normals, mask)
+    points, normals = cleaned(points, mask), cleaned(normals, mask).astype(points.dtype)
     offset = jnp.broadcast_to(jnp.asarray(offset, points.dtype), (len(points),))
     offset = jnp.where(mask, offset, 1.0)
     step = offset[:, None] * normals

@@ -7,15 +7,15 @@ import os
 import sys
 from pathlib import Path
 
-STRICT = False  # mixed dtypes, ranks that differ and keys used twice are errors
-
-if os.environ.get("JAXMEM_TEST_FAST_COMPILE") == "1":  # jax 0.10: older emitters and fewer passes than users run
+if (
+    os.environ.get("JAXMEM_TEST_USER_FLAGS") != "1"
+):  # jax 0.10: older emitters and fewer passes take half the time to compile
     FAST = "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=1"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST}".strip()
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its threads would wait for those of the other process
 
-from jaxtyping import install_import_hook  # noqa: E402
+from jaxtyping import install_import_hook
 
 hook = install_import_hook("jaxmem", "beartype.beartype")
 
@@ -26,10 +26,9 @@ jax.config.update(
     os.environ.get("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".cache" / "xla")),
 )
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-if STRICT:
-    jax.config.update("jax_numpy_dtype_promotion", "strict")
-    jax.config.update("jax_numpy_rank_promotion", "raise")
-    jax.config.update("jax_debug_key_reuse", True)
+# mixed dtypes and ranks that differ are errors; keys used twice are, too, in the tests of what draws (`keys_are_checked`)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
 
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402

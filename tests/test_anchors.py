@@ -12,11 +12,11 @@ def test_rays_lie_where_the_paper_says():
     """|AC| = alpha |BC| (Section 5.2, Fig. 15), values are the distances from B."""
     rng = np.random.default_rng(0)
     centre = jnp.array([5.0, 6.0, 7.0])
-    b = centre + jnp.asarray(rng.normal(0, 10, (8, 3)), jnp.float32)
+    b = centre[None] + jnp.asarray(rng.normal(0, 10, (8, 3)), jnp.float32)
     a = anchors.by_rays(b, centre, alpha=1.2)
-    length = np.linalg.norm(b - centre, axis=1)
-    assert np.allclose(np.linalg.norm(a.points[:8] - centre, axis=1), 1.2 * length, rtol=1e-5)
-    assert np.allclose(np.linalg.norm(a.points[8:] - centre, axis=1), 0.8 * length, rtol=1e-5)
+    length = np.linalg.norm(b - centre[None], axis=1)
+    assert np.allclose(np.linalg.norm(a.points[:8] - centre[None], axis=1), 1.2 * length, rtol=1e-5)
+    assert np.allclose(np.linalg.norm(a.points[8:] - centre[None], axis=1), 0.8 * length, rtol=1e-5)
     assert np.allclose(a.values, np.r_[0.2 * length, -0.2 * length], rtol=1e-4)
     assert (a.sigma > 0).all()
 
@@ -25,7 +25,7 @@ def test_rays_lie_where_the_paper_says():
 def test_ellipsoid_anchors_enclose(d):
     axes = jnp.array([10.0, 15.0, 20.0][:d])
     a = anchors.by_ellipsoid(from_stretch(jnp.zeros(d), jnp.diag(axes)), 50)
-    level = np.linalg.norm(a.points / axes, axis=1)
+    level = np.linalg.norm(a.points / axes[None], axis=1)
     assert np.allclose(level[:50], 1.2, rtol=1e-4)
     assert np.allclose(level[50:], 0.8, rtol=1e-4)
     assert (a.values[:50] > 0).all()

@@ -81,7 +81,7 @@ def test_there_and_back(centre, axes, angle):
             assert abs(np.sin(back.angle - shape.angle)) < 1e-3
     lower = ell.triangular(shape)
     points = ell.boundary(shape, 16)
-    assert np.allclose(np.linalg.norm((points - shape.centre) @ lower.T, axis=1), 1.0, atol=1e-4)
+    assert np.allclose(np.linalg.norm((points - shape.centre[None]) @ lower.T, axis=1), 1.0, atol=1e-4)
     assert lower[0, 1] == 0.0
 
 

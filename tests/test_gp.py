@@ -180,8 +180,8 @@ def test_degenerate_points_end_well(shape):
     k, x, _ = make(gp.Cubic, 3)
     x = {
         "duplicates": jnp.repeat(x[:10], 4, 0),
-        "plane": x * jnp.array([0.0, 1.0, 1.0]),
-        "line": x * jnp.array([0.0, 0.0, 1.0]),
+        "plane": x * jnp.array([[0.0, 1.0, 1.0]]),
+        "line": x * jnp.array([[0.0, 0.0, 1.0]]),
         "three": x[:3],
     }[shape]
     posterior = gp.fit(x, jnp.zeros(len(x)), noise=jnp.full(len(x), 0.1), prior=k)
@@ -283,14 +283,14 @@ def test_inducing_points_cover_the_set():
     chosen = gp.inducing(x, 60, jnp.arange(2000) < 1500)
     assert len(np.unique(chosen)) == 60
     assert int(chosen.max()) < 1500
-    nearest = np.linalg.norm(x[:1500, None] - x[chosen], axis=-1).min(1)
-    apart = np.linalg.norm(x[chosen, None] - x[chosen], axis=-1) + np.eye(60)
+    nearest = np.linalg.norm(x[:1500, None] - x[chosen][None], axis=-1).min(1)
+    apart = np.linalg.norm(x[chosen, None] - x[chosen][None], axis=-1) + np.eye(60)
     assert nearest.max() <= apart.min()
 
 
 def ellipsoid(d):
     centre = jnp.arange(1.0, d + 1)
-    return from_stretch(centre, jnp.diag(8.0 + jnp.arange(d)))
+    return from_stretch(centre, jnp.diag(8.0 + jnp.arange(d, dtype=float)))
 
 
 @pytest.mark.parametrize("d", [2, 3])

@@ -53,7 +53,7 @@ def test_batched_products_are_summed_right():
 
     def total(matrix, weight):
         product = there @ matrix.T
-        return 1.0 + jnp.sum(weight * (1.5 * product**2 - 0.5), -1)
+        return 1.0 + jnp.sum(weight[None] * (1.5 * product**2 - 0.5), -1)
 
     product = np.einsum("nk,vbk->vnb", x, matrices)
     expected = 1.0 + (weights[:, None] * (1.5 * product**2 - 0.5)).sum(-1)

@@ -5,11 +5,12 @@ import logging
 from dataclasses import replace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
-from jaxmem import Config, JaxmemError, Tomogram, evaluate, fit_mask, load_config, segment
+from jaxmem import Config, JaxmemError, Tomogram, evaluate, fit_mask, load_config, results, segment
 from jaxmem.grouping import Midline, Region, describe
 from jaxmem.io import read_mrc, read_ply
 from jaxmem.pipeline import stages, write_run
@@ -389,3 +390,77 @@ def test_real_virion(data):
     inside = mask[tuple(np.clip(np.round(closed[0].vertices).astype(int), 0, np.array(mask.shape) - 1).T)]
     assert inside.mean() > 0.9
     assert np.ptp(closed[0].vertices, axis=0).min() > 100
+
+
+def test_a_results_surface_can_be_called_in_the_callers_precision(segmented):
+    membrane = segmented.membranes[0]
+    mesh, surface = membrane.mesh, membrane.surface
+    vertices = jnp.asarray(mesh.vertices[::400], jnp.float32)
+    value = jax.jit(jax.vmap(surface))(vertices)
+    assert value.dtype == jnp.float32
+    assert np.abs(value).max() < 0.02  # single precision of the places, not of the sums
+    slope = jax.vmap(surface.gradient)(vertices)
+    steep = np.linalg.norm(slope, axis=1)
+    assert np.allclose(slope, jax.vmap(jax.grad(surface))(vertices), atol=1e-4)
+    assert (np.einsum("ij,ij->i", slope / steep[:, None], mesh.normals[::400]) > 0.99).all()
+    sigma = jax.vmap(surface.sigma)(vertices)
+    assert np.allclose(sigma, mesh.sigma[::400], rtol=0.2)
+    outside = vertices + 1.0 * mesh.normals[::400].astype(np.float32)
+    back = jax.vmap(surface.locate)(outside)
+    assert np.abs(jax.vmap(surface)(back)).max() < 0.02
+    assert np.allclose(jax.vmap(surface.curvatures)(vertices)[:, 0].mean(), mesh.mean_curvature.mean(), atol=0.03)
+    with jax.enable_x64(True):
+        assert float(surface(jnp.asarray(mesh.vertices[0]))) == pytest.approx(0.0, abs=1e-4)
+    drawn = surface.sample(jax.random.key(0), mesh.vertices[::200], 4)
+    moved = np.array([[float(one(v)) for v in vertices] for one in drawn]) / steep
+    assert 0.2 < np.sqrt((moved**2).mean()) / np.sqrt((np.asarray(sigma) ** 2).mean()) < 3.0
+    with pytest.raises(TypeError, match="drawn"):
+        drawn[0].sigma(vertices[0])
+
+
+def test_results_go_to_other_programs(segmented):
+    layers = results.napari_layers(segmented)
+    assert [kind for _, _, kind in layers] == ["labels", "image"] + ["surface"] * len(segmented.membranes)
+    vertices, faces, values = layers[2][0]
+    assert vertices.shape[1] == faces.shape[1] == 3
+    assert len(values) == len(vertices)
+    given = results.trimesh_arguments(segmented, 1)
+    mesh = segmented.membranes[0].mesh
+    assert np.allclose(given["vertices"], mesh.vertices[:, ::-1] * segmented.voxel_size + np.array(segmented.origin))
+    assert np.allclose(given["vertex_attributes"]["sigma"], mesh.sigma * segmented.voxel_size)
+    points, flat, arrays = results.pyvista_arrays(segmented, 1)
+    assert (flat.reshape(-1, 4)[:, 0] == 3).all()
+    assert all(len(a) == len(points) for a in arrays.values())
+    with pytest.raises(IndexError):
+        results.triangles(segmented, len(segmented.membranes) + 1)
+
+
+def test_what_was_left_open_is_decided_and_what_was_chosen_stays(shells):
+    volume, _ = shells
+    mask = Tomogram(volume, 10.0)
+    left = fit_mask(mask, instances=True).config
+    assert (left.fit.inflation, left.fit.least_noise, left.fit.inducing) == (1.0, 0.3, 2048)
+    assert left.select.least_open_probability == 0.0
+    assert None not in left.midline.__dict__.values()
+    assert None not in left.fit.__dict__.values()
+    chosen = Config(
+        fit=replace(Config().fit, inflation=2.0, least_noise=0.6), midline=replace(Config().midline, threshold=0.25)
+    )
+    ran = fit_mask(mask, chosen, instances=True).config
+    assert (ran.fit.inflation, ran.fit.least_noise, ran.midline.threshold) == (2.0, 0.6, 0.25)
+
+
+def test_a_second_run_on_the_same_shape_compiles_nothing(phantom):
+    compiled = []
+
+    def listen(event, *_, **__):
+        if "backend_compile" in event:
+            compiled.append(event)
+
+    segment(phantom[0])  # programs of the fixture's run may have been dropped
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        segment(phantom[0])
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert compiled == []

@@ -205,7 +205,7 @@ def _descend(theta, problem, limits, loss, scale, iterations, newton, unroll):
     if not unroll:
         start = (jnp.eye(size, dtype=zero.dtype), jnp.zeros(size, zero.dtype), zero + jnp.inf)
     else:
-        unit = [[zero + (i == j) for j in range(i + 1)] for i in range(size)]
+        unit = [[zero + float(i == j) for j in range(i + 1)] for i in range(size)]
         start = (unit, [zero] * size, zero + jnp.inf)
     theta, _, (matrix, gradient, cost) = jax.lax.fori_loop(0, iterations + 1, step, (theta, zero + 5e-2, start))
     return theta, cost, _dot(newton_step(matrix, gradient, 0.0), gradient)

@@ -112,7 +112,7 @@ def fit_membrane(
         trend = gp.Ellipsoid(shape._replace(centre=shape.centre - centre), jnp.asarray(config.shape_sigma, dtype))
         extent = extra.points
     else:
-        facing = cleaned(normals, mask)
+        facing = cleaned(normals, mask).astype(dtype)
         facing = facing / jnp.maximum(safe_norm(facing), 1e-6)[:, None]
         chosen = _spread_out(points, mask, LEARN_ROWS)
         extra = anc.by_normals(points[chosen], facing[chosen], config.offset, mask[chosen])
