@@ -132,6 +132,12 @@ _RUN = (
     "its own, imports and compilation included."
 )
 
+
+def _falls(text: str) -> bool:
+    before, after = numbers(text)[:2]
+    return after < before
+
+
 CLAIMS = {
     "imports": Benchmark(
         "Importing",
@@ -139,6 +145,14 @@ CLAIMS = {
         (
             Claim("Time to import jaxmem", r"^\| imported", "1.2 s", lambda t: t.numbers("median", "^import jaxmem")[0] <= 1.2,
                   "The first use of a function loads what it needs, JAX among it."),
+        ),
+    ),
+    "chain": Benchmark(
+        "Training through the surface",
+        "A small network learns pixels from labels 1.5 pixels too far out, and then from the distance of the fitted curve from the truth.",
+        (
+            Claim("Mean distance of the curve from the truth, on contours never seen, before and after",
+                  r"^distance from the truth .*: (.*) pixels", "gets better", _falls, "80 steps on 8 contours; 16 held out."),
         ),
     ),
     "pipeline": Benchmark(

@@ -26,7 +26,7 @@ jax.config.update(
     os.environ.get("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".cache" / "xla")),
 )
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-# mixed dtypes and ranks that differ are errors; keys used twice are, too, in the tests of what draws (`keys_are_checked`)
+# mixed dtypes and ranks that differ are errors; tests of what draws check keys as well
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
