@@ -85,7 +85,8 @@ def fit_membrane(
         ValueError: at trace, if shapes disagree.
 
     Example:
-        >>> ring = jnp.stack([jnp.sin(jnp.arange(24) / 4.0), jnp.cos(jnp.arange(24) / 4.0)], 1)
+        >>> turn = jnp.linspace(0.0, 5.75, 24)
+        >>> ring = jnp.stack([jnp.sin(turn), jnp.cos(turn)], 1)
         >>> found = fit_membrane(50.0 + 10.0 * ring, noise=0.3)
         >>> radius = found.surface.locate(jnp.array([50.0, 61.0]), jnp.array([0.0, 1.0]))[1] - 50.0
         >>> Outcome(int(found.outcome)).name, round(float(radius), 1)

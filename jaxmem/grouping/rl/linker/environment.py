@@ -91,12 +91,7 @@ class LinkView(NamedTuple):
 def link_task(
     segments: Segments, follows: Int[Array, " ends"] | None = None, owner: Int[Array, " segments"] | None = None
 ) -> LinkTask:
-    """A slice as a task.
-
-    Arguments:
-        segments: of the slice.
-        follows, owner: the truth, as in `LinkTask`, for learning and for scores only.
-    """
+    """A slice as a task; the truth (`follows`, `owner`, as in `LinkTask`) is for learning and for scores only."""
     many = segments.length.shape[0]
     follows = jnp.full(2 * many, -1) if follows is None else follows
     owner = jnp.arange(many) if owner is None else owner
