@@ -17,7 +17,7 @@ def scores():
     result = segment(Tomogram(made.data, MODEL.voxel_size))
     truth = {int(i) + 1: (made.points[i], made.normals[i]) for i in np.flatnonzero(made.present)}
     assert len(truth) >= 2
-    return evaluate(result.labels, result.semantic, result.surfaces(), made.labels, truth, MODEL.voxel_size)
+    return evaluate(result, made.labels, truth)
 
 
 def test_every_membrane_is_found_and_none_invented(scores):
