@@ -28,6 +28,11 @@ BAND = np.exp(-0.5 * (np.hypot(*(np.indices((16, 16)) - 7.6)) - 5.0) ** 2 / 1.5*
 ON_BAND = np.round(np.stack([7.6 + 5.0 * np.sin(T), 7.6 + 5.0 * np.cos(T)], 1)).astype(int)
 
 
+def const(values):
+    """An array of the precision that is set; JAX keeps what it made of a NumPy array, so of a copy."""
+    return jnp.asarray(np.array(values), float)
+
+
 def ellipse(axes=(10.0, 7.0), angle=0.4, centre=(1.0, 2.0)):
     return ell.Ellipse(*(jnp.asarray(a, float) for a in (centre, axes, angle)))
 
@@ -38,7 +43,7 @@ def ellipsoid(axes=(10.0, 8.0, 7.0)):
 
 def closed(noise=0.3, variance=4.0):
     """A process about a circle: what most functions are asked about."""
-    return gp.fit(jnp.asarray(RING), jnp.zeros(14), noise=noise, prior=prior(variance))
+    return gp.fit(const(RING), jnp.zeros(14), noise=noise, prior=prior(variance))
 
 
 def prior(variance=4.0):
@@ -49,7 +54,7 @@ def prior(variance=4.0):
 def solid(noise=0.3):
     kernel = gp.Cubic(jnp.asarray(4.0), jnp.asarray(60.0))
     trend = gp.Ellipsoid(ell.ball(jnp.zeros(3), 9.5), jnp.asarray(0.3))
-    return gp.fit(jnp.asarray(SHELL), jnp.zeros(16), noise=noise, prior=gp.Prior(kernel, trend))
+    return gp.fit(const(SHELL), jnp.zeros(16), noise=noise, prior=gp.Prior(kernel, trend))
 
 
 def learnt(points, noise):
@@ -69,7 +74,7 @@ def fitted(points, noise, alpha, **options):
 
 
 def drawn(noise):
-    return gp.sample(jax.random.key(0), closed(noise), jnp.asarray(RING[:4] * 1.05), 2)
+    return gp.sample(jax.random.key(0), closed(noise), const(RING[:4] * 1.05), 2)
 
 
 def unit_mesh(scale):
@@ -107,7 +112,7 @@ CASES = {
     "ellipse.ball": Case(lambda r: ell.ball(jnp.zeros(3), r).semi_axes, (np.array(3.0),)),
     "ellipse.bic": Case(lambda r: ell.bic(r, jnp.arange(14) < 9, 5.0), (RING[:, 0],), ((np.zeros(14),),)),
     "ellipse.boundary": Case(lambda a: ell.boundary(ellipse(a), 8), (np.array([10.0, 7.0]),)),
-    "ellipse.boundary_sigma": Case(lambda x: ell.boundary_sigma(ell.fit(x, noise=0.3), jnp.asarray(P2)), (RING,), loose=True),
+    "ellipse.boundary_sigma": Case(lambda x: ell.boundary_sigma(ell.fit(x, noise=0.3), const(P2)), (RING,), loose=True),
     "ellipse.conic": Case(lambda a: ell.conic(ellipse(a)), (np.array([10.0, 7.0]),), ((np.array([7.0, 7.0]),),)),
     "ellipse.distance": Case(lambda a, p: ell.distance(ellipse(a), p), (np.array([10.0, 7.0]), P2), ((np.array([7.0, 7.0]), np.array([1.0, 2.0])),)),
     "ellipse.errors": Case(lambda x: tuple(ell.errors(ell.fit(x, noise=0.3))), (RING,), loose=True),
@@ -137,10 +142,10 @@ CASES = {
     "gp.mean": Case(lambda n, v, p: gp.mean(solid(n), p) * v, (np.array(0.3), np.array(4.0), P3), ((np.array(0.3), np.array(4.0), SHELL[0]),)),
     "gp.gradient": Case(lambda n, p: gp.gradient(closed(n), p), (np.array(0.3), P2), ((np.array(0.3), RING[0]),)),
     "gp.hessian": Case(lambda n, p: gp.hessian(solid(n), p), (np.array(0.3), P3), ((np.array(0.3), SHELL[0]),)),
-    "gp.map_points": Case(lambda n: gp.map_points(gp.mean, closed(n), jnp.asarray(1.1 * RING)), (np.array(0.3),)),
-    "gp.means": Case(lambda n: gp.means(closed(n), jnp.asarray(1.1 * RING)), (np.array(0.3),), loose=True),
-    "gp.slopes": Case(lambda n: gp.slopes(closed(n), jnp.asarray(1.1 * RING)), (np.array(0.3),), loose=True),
-    "gp.with_weights": Case(lambda w: gp.mean(gp.with_weights(closed(), w), jnp.asarray(P2)), (np.ones(14),)),
+    "gp.map_points": Case(lambda n: gp.map_points(gp.mean, closed(n), const(1.1 * RING)), (np.array(0.3),)),
+    "gp.means": Case(lambda n: gp.means(closed(n), const(1.1 * RING)), (np.array(0.3),), loose=True),
+    "gp.slopes": Case(lambda n: gp.slopes(closed(n), const(1.1 * RING)), (np.array(0.3),), loose=True),
+    "gp.with_weights": Case(lambda w: gp.mean(gp.with_weights(closed(), w), const(P2)), (np.ones(14),)),
     "gp.fit": Case(lambda x, y, n: (gp.fit(x, y, noise=n, prior=prior()).weights, gp.fit(x, y, noise=n, prior=prior()).log_likelihood), (RING, np.zeros(14) + 0.1, np.full(14, 0.3)), ((np.zeros((14, 2)), np.zeros(14), np.full(14, 0.3)),)),
     "gp.fit_sparse": Case(lambda x, y, n: (gp.mean(gp.fit_sparse(x, y, x[::2], noise=n, prior=prior()), 1.2 * x[0] + 0.1), gp.fit_sparse(x, y, x[::2], noise=n, prior=prior()).log_likelihood), (RING, np.zeros(14) + 0.1, np.full(14, 0.3)), ((np.zeros((14, 2)), np.zeros(14), np.full(14, 0.3)),)),
     "gp.gram": Case(lambda x, v: gp.gram(gp.ThinPlate(v, jnp.asarray(60.0)), x, x), (RING, np.array(4.0)), ((np.zeros((3, 2)), np.array(4.0)),)),
@@ -151,15 +156,15 @@ CASES = {
     "gp.learn": Case(learnt, (RING, np.array(0.4)), loose=True),
     "levelset.curvatures": Case(levelset.curvatures, (P3, SQUARE[:3, :3] + SQUARE[:3, :3].T), ((np.zeros(3), np.eye(3)), (np.zeros(2), np.eye(2)))),
     "levelset.locate": Case(lambda n, p, w: levelset.locate(closed(n), p, w), (np.array(0.3), P2, np.array([0.7, 0.8])), ((np.array(0.3), P2, np.zeros(2)), (np.array(0.3), np.zeros(2), np.array([1.0, 0.0])))),
-    "levelset.measure": Case(lambda n: tuple(levelset.measure(closed(n), jnp.asarray(RING))), (np.array(0.3),), loose=True),
-    "levelset.position_sigma": Case(lambda n: levelset.position_sigma(closed(n), jnp.asarray(RING)), (np.array(0.3),), loose=True),
-    "levelset.draw": Case(lambda n: tuple(levelset.draw(*drawn(n), jnp.asarray(RING[:3]))), (np.array(0.3),), loose=True),
+    "levelset.measure": Case(lambda n: tuple(levelset.measure(closed(n), const(RING))), (np.array(0.3),), loose=True),
+    "levelset.position_sigma": Case(lambda n: levelset.position_sigma(closed(n), const(RING)), (np.array(0.3),), loose=True),
+    "levelset.draw": Case(lambda n: tuple(levelset.draw(*drawn(n), const(RING[:3]))), (np.array(0.3),), loose=True),
     "levelset.face_areas": Case(lambda v: levelset.face_areas(v, unit_mesh(1.0)[1]), (np.asarray(unit_mesh(9.0)[0]) + 0.1,), ((np.zeros((6, 3)),),)),
     "levelset.content": Case(lambda v, h, k: levelset.content(v, unit_mesh(1.0)[1], h, k), (np.asarray(unit_mesh(9.0)[0]) + 0.1, np.full(6, 0.1), np.full(6, 0.01)), ((np.zeros((6, 3)), np.zeros(6), np.zeros(6)),)),
     "membrane.evaluate": Case(lambda p: membrane.evaluate(membrane.Surface(closed(), jnp.zeros(2)), p), (P2,), ((RING[0],),)),
     "membrane.fit_membrane": Case(fitted, (RING, np.array(0.4), np.array(1.2)), loose=True),
     "membrane.learn": Case(lambda x: membrane.learn(problem(x), 0.05, 1.0, (40, 40)).posterior.weights, (RING,), loose=True),
-    "membrane.solve": Case(lambda x: gp.mean(membrane.solve(membrane.learn(problem(x), 0.05, 1.0, (40, 40)), problem(x), 1.0, 0.93, 9, fast=False), jnp.asarray(P2)), (RING,), loose=True),
+    "membrane.solve": Case(lambda x: gp.mean(membrane.solve(membrane.learn(problem(x), 0.05, 1.0, (40, 40)), problem(x), 1.0, 0.93, 9, fast=False), const(P2)), (RING,), loose=True),
 }  # fmt: skip
 
 
@@ -172,6 +177,7 @@ def problem(points):
     )
 
 
+SINGLE = {"gp.means", "gp.slopes"}  # summed in single precision, so that differences are rough
 NO_GRADIENT = {
     "ellipse.raster": "voxels are inside or not",
     "ellipse.select": "owners are whole numbers",
@@ -235,9 +241,10 @@ def test_reverse_and_forward_equal_differences(name):
         reverse = float(sum(jnp.vdot(s, w) for s, w in zip(slopes, ways)))
         size = max(abs(reverse), 1e-3 * sum(float(jnp.linalg.norm(s)) for s in slopes))
         assert reverse == pytest.approx(float(forward), abs=(2e-4 if case.loose else 1e-6) * size + 1e-9)
+        most = 2e-2 if name in SINGLE else 2e-3 if case.loose else 1e-4
         # of fourth order, so that a large step is right as well
         far, near = (float(values[3] - values[0]) / 4, float(values[2] - values[1]) / 2)
-        assert reverse == pytest.approx((4.0 * near - far) / 3.0 / step, abs=(2e-3 if case.loose else 1e-4) * size)
+        assert reverse == pytest.approx((4.0 * near - far) / 3.0 / step, abs=most * size)
 
 
 @pytest.mark.parametrize("name", [n for n, c in CASES.items() if c.singular])
@@ -269,7 +276,7 @@ def test_batched_gradients_equal_single_ones(name):
 def test_second_derivatives_of_what_locate_finds():
     """The surface's place as a function of the direction: its second derivative against differences of the first."""
     with jax.enable_x64(True):
-        function, start = closed(), jnp.asarray(P2)
+        function, start = closed(), const(P2)
 
         def reach(angle):
             return jnp.linalg.norm(levelset.locate(function, 0.9 * start, jnp.stack([jnp.sin(angle), jnp.cos(angle)])))

@@ -30,7 +30,8 @@ def as_found(monkeypatch):
 def test_a_notebook_runs(path, as_found, capsys):
     as_found.setenv("JAXMEM_NOTEBOOK_DATA", "none")
     as_found.setenv("JAXMEM_NOTEBOOK_CASES", "1")
-    runpy.run_path(str(path), run_name="__main__")
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # as users have it
+        runpy.run_path(str(path), run_name="__main__")
     assert plt.get_fignums()
     assert capsys.readouterr().out
 

@@ -5,6 +5,7 @@ from contextlib import nullcontext
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Key
 
 from jaxmem import gp, levelset
@@ -71,7 +72,7 @@ class Surface(eqx.Module):
 
         return in_own_precision(bend)(self, point)
 
-    def sample(self, key: Key[Array, ""], support: Float[Array, "m d"], draws: int = 1) -> "list[Surface]":
+    def sample(self, key: Key[Array, ""], support: Float[Array | np.ndarray, "m d"], draws: int = 1) -> "list[Surface]":
         """Surfaces drawn from the posterior.
 
         Arguments:
