@@ -267,7 +267,7 @@ def batch() -> None:
 
 def sparse() -> None:
     """Against the exact posterior of 4,000 points: with the amplitude as above, and with what `gp.learn` makes of it."""
-    over = jax.jit(gp.over, static_argnums=0)
+    over = jax.jit(gp.map_points, static_argnums=0)
     p = problem(4000)
     u = np.asarray(sphere_directions(1001, 3), float)
     at = jnp.asarray(u * radius(u)[:, None])

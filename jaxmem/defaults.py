@@ -5,17 +5,21 @@ from typing import TypeVar
 
 from jaxmem.settings import Config
 
+BEST_METHOD = "merge"  # what `grouping.method = "auto"` is: better than `rl` in benchmarks/RESULTS.md
+
 T = TypeVar("T")
 
 
 def decided(config: Config, **tables: dict) -> Config:
-    """The configuration with what was left open (`None`) filled in from `tables`; what was chosen stays.
+    """The configuration with what was left open (`None`, and the method `auto`) filled in from `tables`; what was chosen stays.
 
     Example:
         >>> decided(Config(), fit={"inflation": 1.0, "alpha": 1.3}).fit.inflation
         1.0
     """
-    changed = {}
+    changed: dict = {}
+    if config.grouping.method == "auto":
+        changed["grouping"] = replace(config.grouping, method=BEST_METHOD)
     for name, choices in tables.items():
         table = getattr(config, name)
         open_ = {key: value for key, value in choices.items() if getattr(table, key) is None}
@@ -39,7 +43,7 @@ FROM_NETWORK: dict[str, dict] = {
     "select": {"least_open_probability": 0.5},
     "fit": {"inducing": 1024, "least_noise": 0.6, "inflation": 5.0, "thickness": 50.0},
 }
-"""What is decided for points of a network where nothing was chosen (`benchmarks/pipeline.py simulated`, seeds 1 to 4)."""
+"""What is decided for points of a network where nothing was chosen; why, says `docs/decisions.md`."""
 
 
 FROM_MASK: dict[str, dict] = {

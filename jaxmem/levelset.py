@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 from jaxmem import gp
 from jaxmem.numerics import compiled, safe_norm, safe_sqrt, unit
 
-_STEPS = 5  # of Newton's method along a line, a voxel each at most: from three voxels away it arrives
+_STEPS = 5  # of Newton's method along a line, a voxel each at most
 
 
 class Geometry(NamedTuple):
@@ -79,8 +79,8 @@ def locate(
 
     Arguments:
         function: a posterior or a sample.
-        point: start, within a few voxels of the level set; from farther away the search stops short of it, and f there is
-            not zero.
+        point: start, within a few voxels of the level set; from farther away the search stops short of it: f there is not
+            zero, and the function has no gradient.
         direction: of any length, not tangential to the level set; the gradient of the function at `point` when None. Along a direction
             of length zero nothing moves.
     """

@@ -69,18 +69,16 @@ def unit(x: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
     return jnp.where(length > 0, x / jnp.where(length > 0, length, 1.0), 0.0)
 
 
-def cleaned(rows: Array, mask: Bool[Array, " n"], filler: Any = None) -> Array:
+def cleaned(rows: Array, mask: Bool[Array, " n"]) -> Array:
     """Rows with those that do not count replaced, so that nothing they hold, NaN included, reaches values or gradients.
 
     Arguments:
         rows: (n, ...), one for each row of the mask.
-        mask: rows that count.
-        filler: what the others become; the first row that counts when None.
+        mask: rows that count; the others become the first of them, or zero where none counts.
     """
     wide = mask.reshape(mask.shape + (1,) * (rows.ndim - 1))
-    if filler is None:
-        filler = jnp.where(mask[jnp.argmax(mask)], rows[jnp.argmax(mask)], 0)[None]  # no row counts: zeros
-    return jnp.where(wide, rows, filler)
+    first = jnp.argmax(mask)
+    return jnp.where(wide, rows, jnp.where(mask[first], rows[first], 0)[None])
 
 
 def jitter(dtype: jnp.dtype) -> float:

@@ -120,7 +120,7 @@ print(
 )
 
 # %% [markdown]
-# Everything is written for one point; `gp.means` and `gp.over` take many. `gp.level_set_density` is the density of $f = 0$ at
+# Everything is written for one point; `gp.means` and `gp.map_points` take many. `gp.level_set_density` is the density of $f = 0$ at
 # each place (paper, equation 5). `gp.sample` draws whole functions: correlated along the curve, as a band of error bars cannot be.
 
 # %%

@@ -7,9 +7,8 @@ import os
 import sys
 from pathlib import Path
 
-if (
-    os.environ.get("JAXMEM_TEST_USER_FLAGS") != "1"
-):  # jax 0.10: older emitters and fewer passes take half the time to compile
+# jax 0.10: older emitters and fewer of LLVM's passes than users run take half the time to compile
+if os.environ.get("JAXMEM_TEST_USER_FLAGS") != "1":
     FAST = "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=1"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST}".strip()
 

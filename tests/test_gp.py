@@ -256,9 +256,11 @@ def test_sparse_equals_exact_where_all_points_are_inducing_and_nears_it_otherwis
     exact = gp.fit(x, y, noise=noise, prior=k)
     q = x[::7] * 1.05
     same = gp.fit_sparse(x, y, x, noise=noise, prior=k)
+    assert float(same.log_likelihood) == pytest.approx(float(exact.log_likelihood), rel=1e-3)
     assert np.allclose(gp.map_points(gp.mean, same, q), gp.map_points(gp.mean, exact, q), atol=1e-4)
     assert np.allclose(gp.map_points(gp.variance, same, q), gp.map_points(gp.variance, exact, q), rtol=1e-3)
     few = jax.jit(gp.fit_sparse)(x, y, x[gp.inducing(x, 100)], noise=noise, prior=k)
+    assert float(few.log_likelihood) <= float(exact.log_likelihood) + 1e-6  # a lower bound (Titsias 2009)
     assert np.abs(gp.map_points(gp.mean, few, q) - gp.map_points(gp.mean, exact, q)).max() < 0.15
     ratio = np.sqrt(gp.map_points(gp.variance, few, q) / gp.map_points(gp.variance, exact, q))
     assert ratio.min() > 0.85

@@ -409,6 +409,11 @@ def test_a_results_surface_can_be_called_in_the_callers_precision(segmented):
     back = jax.vmap(surface.locate)(outside)
     assert np.abs(jax.vmap(surface)(back)).max() < 0.02
     assert np.allclose(jax.vmap(surface.curvatures)(vertices)[:, 0].mean(), mesh.mean_curvature.mean(), atol=0.03)
+    normal, way = jnp.asarray(mesh.normals[0], jnp.float32), jnp.array([0.3, -0.2, 0.4])
+    turn = jax.jvp(lambda w: surface.locate(outside[0], w), (-normal,), (way,))[1]
+    step = surface.locate(outside[0], -normal + 0.1 * way) - surface.locate(outside[0], -normal - 0.1 * way)
+    assert np.linalg.norm(turn) > 0.05  # the gradient with respect to the direction is there
+    assert np.allclose(turn, step / 0.2, atol=0.05)
     with jax.enable_x64(True):
         assert float(surface(jnp.asarray(mesh.vertices[0]))) == pytest.approx(0.0, abs=1e-4)
     drawn = surface.sample(jax.random.key(0), mesh.vertices[::200], 4)

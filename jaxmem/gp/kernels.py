@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxmem.numerics import safe_sqrt
+
 
 class Kernel(eqx.Module):
     """A stationary covariance function with variance k(0) and a length R (voxels, like the points).
@@ -52,12 +54,6 @@ def squared_distance(x: Float[Array, " d"], y: Float[Array, " d"], R: Float[Arra
     return functools.reduce(jnp.add, [((x[i] - y[i]) / R) ** 2 for i in range(x.shape[0])])
 
 
-def _root(square: Array) -> Array:
-    """Square root whose derivative at zero is zero."""
-    positive = square > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1.0)), 0.0)
-
-
 class ThinPlate(Kernel):
     """Thin plate kernel for two dimensions (paper, equation 6): 2 p^2 log p - p^2 + 1 with p = r / R.
 
@@ -92,7 +88,7 @@ class Cubic(Kernel):
     polynomial: ClassVar[tuple[float, float]] = (1.0, -3.0)
 
     def rough(self, square):
-        return 2.0 * square * _root(square)
+        return 2.0 * square * safe_sqrt(square)
 
 
 class SquaredExponential(Kernel):
@@ -107,19 +103,19 @@ class SquaredExponential(Kernel):
 
 @jax.custom_jvp
 def _matern32(square: Array) -> Array:
-    root = _root(square)
+    root = safe_sqrt(square)
     return (1.0 + root) * jnp.exp(-root)
 
 
 @_matern32.defjvp
 def _matern32_jvp(primals, tangents):
     (square,), (step,) = primals, tangents
-    return _matern32(square), -0.5 * jnp.exp(-_root(square)) * step
+    return _matern32(square), -0.5 * jnp.exp(-safe_sqrt(square)) * step
 
 
 @jax.custom_jvp
 def _matern52(square: Array) -> Array:
-    root = _root(square)
+    root = safe_sqrt(square)
     return (1.0 + root + square / 3.0) * jnp.exp(-root)
 
 

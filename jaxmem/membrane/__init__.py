@@ -7,6 +7,7 @@ from jaxmem.membrane.fit import MembraneFit as MembraneFit
 from jaxmem.membrane.fit import MembraneInfo as MembraneInfo
 from jaxmem.membrane.fit import evaluate as evaluate
 from jaxmem.membrane.fit import fit_membrane as fit_membrane
+from jaxmem.membrane.learning import AMPLITUDE as AMPLITUDE
 from jaxmem.membrane.learning import EXACT_ROWS as EXACT_ROWS
 from jaxmem.membrane.learning import LEARN_ROWS as LEARN_ROWS
 from jaxmem.membrane.learning import Learned as Learned

@@ -9,7 +9,7 @@ from jaxmem import anchors as anc
 from jaxmem import ellipse as ell
 from jaxmem import gp
 from jaxmem.defaults import FROM_MASK, decided, known
-from jaxmem.membrane.learning import LEARN_ROWS, STEPS, Problem, learn, root_mean_square, solve
+from jaxmem.membrane.learning import AMPLITUDE, LEARN_ROWS, STEPS, Problem, learn, root_mean_square, solve
 from jaxmem.membrane.surface import Surface
 from jaxmem.numerics import cleaned, compiled, safe_norm
 from jaxmem.settings import Config, FitConfig
@@ -111,14 +111,12 @@ def fit_membrane(
         chosen = _spread_out(points, mask, config.rays)
         extra = anc.by_rays(points[chosen], shape.centre, mask[chosen], alpha=alpha)
         trend = gp.Ellipsoid(shape._replace(centre=shape.centre - centre), jnp.asarray(config.shape_sigma, dtype))
-        extent = extra.points
     else:
         facing = cleaned(normals, mask).astype(dtype)
         facing = facing / jnp.maximum(safe_norm(facing), 1e-6)[:, None]
         chosen = _spread_out(points, mask, LEARN_ROWS)
         extra = anc.by_normals(points[chosen], facing[chosen], config.offset, mask[chosen])
-        extent = extra.points
-    x = jnp.concatenate([points, extent]) - centre[None]
+    x = jnp.concatenate([points, extra.points]) - centre[None]
     real = jnp.concatenate([mask, extra.mask])
     x = jnp.where(real[:, None], x, 0.0)
     reach = jnp.max(safe_norm(x))
@@ -130,7 +128,7 @@ def fit_membrane(
         jnp.concatenate([noise, extra.sigma]),
         jnp.arange(len(x)) < n,
         real,
-        ((0.1 if normals is None else 1.0) * reach) ** 2,
+        ((AMPLITUDE if normals is None else 1.0) * reach) ** 2,
         R,
         trend,
     )

@@ -11,29 +11,13 @@ from jaxmem import gp
 from jaxmem.numerics import cleaned, safe_sqrt
 from jaxmem.types import Scalar
 
-LEARN_ROWS = 512
-"""Most rows from which hyperparameters are learnt: a factorisation of so many takes 5 ms; of 1,024 eight times as long."""
-
-
-EXACT_ROWS = 2048
-"""Most rows of an exact fit; beyond, inducing points carry what the rows say."""
-
-
-STEPS = (12, 4, 4)
-"""Of the optimiser in each round of learning; not tuned."""
-
-
-_DOUBT = 1.4  # noise of points may be learnt to be larger than its start by this factor (`benchmarks/calibration.py`)
-
-
+LEARN_ROWS = 512  # most rows from which hyperparameters are learnt: time grows with their cube; by hand
+EXACT_ROWS = 2048  # most rows of an exact fit; beyond, inducing points carry what the rows say; by hand
+STEPS = (12, 4, 4)  # of the optimiser in each round of learning; by hand
+AMPLITUDE = 0.1  # start of a closed membrane's deviation from its ellipsoid, over its reach; of an open one 1; by hand
+_DOUBT = 1.4  # noise of points may be learnt to be larger than its start by this factor; by hand
 _DEGREES = 4.0  # of freedom of the points' Student-t errors
-
-
-_LOG_SIGMA = (
-    1.5,
-    1.0,
-    1.0,
-)  # standard deviations of the priors of log amplitude, noise and anchors' reliability; not tuned
+_LOG_SIGMA = (1.5, 1.0, 1.0)  # of the priors of log amplitude, log noise and log reliability of the anchors; by hand
 
 
 class Problem(NamedTuple):

@@ -57,11 +57,11 @@ class Surface(eqx.Module):
     def locate(self, point: Float[Array, " d"], direction: Float[Array, " d"] | None = None) -> Float[Array, " d"]:
         """Where the line through the point, along the normal or a direction, meets the surface; see `levelset.locate`."""
 
-        def locate(s, p):
-            way = None if direction is None else direction.astype(p.dtype)
-            return levelset.locate(s.function, p - s.centre, way) + s.centre
+        def locate(s, x):
+            return levelset.locate(s.function, x[0] - s.centre, *x[1:]) + s.centre
 
-        return in_own_precision(locate)(self, point)
+        given = [point] if direction is None else [point, direction]
+        return in_own_precision(locate)(self, jnp.stack(given))
 
     def curvatures(self, point: Float[Array, " d"]) -> Float[Array, " 2"]:
         """Mean and Gaussian curvature of the level set through the point, 1/voxel and 1/voxel^2."""

@@ -1,7 +1,5 @@
 """Membrane masks made by other tools: their midlines, their outlines, and `fit_mask`, which fits surfaces to them."""
 
-from dataclasses import replace
-
 import numpy as np
 from scipy import ndimage
 
@@ -57,8 +55,7 @@ def fit_mask(
         "threshold": 0.3 if thickness >= 2 else 0.2,
     }
     config = decided(config or Config(), midline=own, fit={"thickness": thickness * mask.voxel_size})
-    method = "merge" if config.grouping.method == "auto" else config.grouping.method
-    config = replace(decided(config, **FROM_MASK), grouping=replace(config.grouping, method=method))
+    config = decided(config, **FROM_MASK)
     sigma = known(config.midline.sigma) / mask.voxel_size
     run.decide(f"the mask's membranes are about {thickness:.1f} voxels thick; midlines are smoothed by {sigma:.2f}")
     run.decide(

@@ -1,7 +1,5 @@
 """One function per stage, and `segment`, which chains them from a tomogram."""
 
-from dataclasses import replace
-
 import jax
 import numpy as np
 from scipy.spatial import cKDTree
@@ -21,7 +19,7 @@ from jaxmem.surface import extract, fit_membranes, paint
 from jaxmem.types import Tomogram
 
 _NEAR = 28.0  # A; so far smoothing may have moved a membrane
-_SMOOTHING = 20.0  # A; of the midline, about half a bilayer (`benchmarks/pipeline.py simulated`, seeds 1 to 4)
+_SMOOTHING = 20.0  # A; of the midline, about half a bilayer; by hand
 
 
 def group(
@@ -233,8 +231,6 @@ def segment(
 
 def for_tomogram(config: Config, voxel_size: float) -> Config:
     """The settings with everything decided that is left open, for a tomogram of some voxel size (A)."""
-    method = "merge" if config.grouping.method == "auto" else config.grouping.method
-    config = replace(config, grouping=replace(config.grouping, method=method))
     config = decided(config, midline={"sigma": max(_SMOOTHING, voxel_size)})
     return decided(config, **FROM_NETWORK)
 

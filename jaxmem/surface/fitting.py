@@ -12,18 +12,16 @@ from jaxmem import anchors as anc
 from jaxmem import gp
 from jaxmem.defaults import FROM_NETWORK, decided, known
 from jaxmem.grouping.shape import Shape
-from jaxmem.membrane import EXACT_ROWS, LEARN_ROWS, Problem, Surface, learn, solve
+from jaxmem.membrane import AMPLITUDE, EXACT_ROWS, LEARN_ROWS, Problem, Surface, learn, solve
 from jaxmem.numerics import bucket_size, pad_to
 from jaxmem.points import evenly, first_of_each, orient, roughness
 from jaxmem.settings import Config, FitConfig
 
+_ROWWISE = ("points", "values", "sigma", "data", "mask")  # parts of a `Problem` that have a row for each value
 _NEIGHBOURHOOD = 4.0  # voxels within which a point's company is counted
 _COMPANY = 0.35  # a point with less than this share of the median company is a stray one; not tuned
 _OPEN_ANCHORS = 460  # points of an open membrane with anchors: 920 rows, within an exact fit; not tuned
 _BETWEEN = 0.4  # anchors of an open membrane go at most this share of the way to the next membrane
-_AMPLITUDE = (
-    0.1  # prior standard deviation of what a closed membrane deviates from its ellipsoid, over its reach: a start
-)
 
 
 class Membrane(NamedTuple):
@@ -114,7 +112,7 @@ def _prepare(points, normals, shape: Shape, closed: bool, others, config: FitCon
     if closed:
         ellipse = shape.ellipse._replace(centre=shape.ellipse.centre - centre)
         trend = gp.Ellipsoid(ellipse, jnp.asarray(config.shape_sigma))
-    variance = (_AMPLITUDE * reach if closed else reach) ** 2
+    variance = (AMPLITUDE * reach if closed else reach) ** 2
     real = np.ones(len(x), bool)
     problem = Problem(x, y, sigma, is_data, real, np.float64(variance), np.float64(R), trend)  # type: ignore[arg-type]
     return _Prepared(problem, centre, low + centre, high + centre)
@@ -185,9 +183,6 @@ def _few(problem: Problem) -> Problem:
     anchors = anchors[evenly(x[anchors], LEARN_ROWS - room)]
     rows = np.concatenate([real, anchors])
     return problem._replace(**{k: getattr(problem, k)[rows] for k in _ROWWISE})
-
-
-_ROWWISE = ("points", "values", "sigma", "data", "mask")
 
 
 def _padded(problem: Problem, size: int) -> Problem:

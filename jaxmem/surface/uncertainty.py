@@ -14,8 +14,8 @@ from jaxmem.points import first_of_each
 from jaxmem.settings import FitConfig
 from jaxmem.surface.fitting import Membrane
 
-CHUNK = 2048  # points evaluated by one call: some 50 MB against 2,048 rows
-SUPPORT = 256  # points at which samples are drawn, at most: a Cholesky factor of so many takes a millisecond
+CHUNK = 2048  # points evaluated by one call
+SUPPORT = 256  # points at which samples are drawn, at most
 
 
 def padded(vertices: np.ndarray, faces: np.ndarray) -> tuple[Any, Any]:
