@@ -110,20 +110,30 @@ def read_mrc(path: str | Path, voxel_size: float | None = None, *, labels: bool 
     by_array_axis = axes[::-1]  # sections, rows, columns
     data = data.transpose([by_array_axis.index(a) for a in (3, 2, 1)])
     nstart = (starts[axes.index(1)], starts[axes.index(2)], starts[axes.index(3)])
-    size = _voxel_size(path, lengths, intervals, voxel_size, labels)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        size = cubic_size(path, lengths / intervals, voxel_size, labels)
     finite = all(np.isfinite(head_origin))
     from_start = (nstart[0] * size, nstart[1] * size, nstart[2] * size)
     origin = head_origin if finite and any(head_origin) else from_start
     return Tomogram(data, size, origin, nstart, head_origin if finite else (0.0, 0.0, 0.0))
 
 
-def _voxel_size(path: Path, lengths, intervals, given: float | None, labels: bool) -> float:
+def cubic_size(path: Path, sizes: np.ndarray, given: float | None, labels: bool = False) -> float:
+    """The edge of a voxel that is to be a cube, in A.
+
+    Arguments:
+        path: for messages.
+        sizes: (3,) edges that the file gives, A, xyz. Not finite, not positive or all 1.0 is unknown.
+        given: replaces them.
+        labels: an unknown size is 1.0.
+
+    Raises:
+        JaxmemError: if the size is unknown or not the same along all axes, or the given one is not positive.
+    """
     if given is not None:
         if not (np.isfinite(given) and given > 0):
             raise JaxmemError(f"{path}: --voxel-size must be a positive number of A, got {given}")
         return float(given)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        sizes = lengths / intervals
     if not np.isfinite(sizes).all() or (sizes <= 0).any() or np.allclose(sizes, 1.0):
         if labels:
             return 1.0
