@@ -66,7 +66,7 @@ class Tomogram(NamedTuple):
     """A volume with its place in the world.
 
     Attributes:
-        data: (nz, ny, nx), any real dtype; may be a read-only memory map.
+        data: (nz, ny, nx), any real dtype; may be a read-only memory map, or a `LazyArray` that is read as it is indexed.
         voxel_size: edge of the cubic voxel in A.
         origin: position of the centre of voxel (0, 0, 0) in A, xyz; includes `nstart`.
         nstart: the header's start indices, xyz, kept for the outputs.

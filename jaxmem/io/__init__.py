@@ -1,5 +1,6 @@
-"""Files: MRC volumes, PLY and OBJ meshes, and the folder of a run."""
+"""Files: MRC and OME-Zarr volumes, PLY and OBJ meshes, and the folder of a run."""
 
+from jaxmem.io.lazy import LazyArray as LazyArray
 from jaxmem.io.meshes import read_ply as read_ply
 from jaxmem.io.meshes import write_obj as write_obj
 from jaxmem.io.meshes import write_ply as write_ply
@@ -9,3 +10,7 @@ from jaxmem.io.mrc import write_mrc as write_mrc
 from jaxmem.io.run import OutputFolder as OutputFolder
 from jaxmem.io.run import sha256 as sha256
 from jaxmem.io.run import write_csv as write_csv
+from jaxmem.io.volumes import read_volume as read_volume
+from jaxmem.io.zarr import is_zarr as is_zarr
+from jaxmem.io.zarr import read_zarr as read_zarr
+from jaxmem.io.zarr_labels import write_zarr as write_zarr
