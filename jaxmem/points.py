@@ -123,3 +123,40 @@ def surface_density(points: Float[np.ndarray, "n d"], radius: float = 4.0) -> fl
     sample = points[:: max(1, len(points) // 2000)]
     count = cKDTree(points).query_ball_point(sample, radius, return_length=True)
     return float(np.median(count)) / (np.pi * radius**2 if points.shape[1] == 3 else 2.0 * radius)
+
+
+class Cells:
+    """Points sorted into cubes, so that those in a box are found without looking at all.
+
+    Arguments:
+        points: (n, d).
+        edge: of a cube; about the size of the boxes that will be asked for.
+
+    Example:
+        >>> Cells(np.array([[1.0, 1.0], [40.0, 2.0], [3.0, 90.0]])).within(np.zeros(2), np.full(2, 50.0)).tolist()
+        [0, 1]
+    """
+
+    def __init__(self, points: Float[np.ndarray, "n d"], edge: float = 24.0):
+        self._points, self._edge = points, edge
+        self._low = points.min(0) if len(points) else np.zeros(points.shape[1])
+        cell = ((points - self._low) / edge).astype(np.int64)
+        self._shape = tuple(cell.max(0, initial=0) + 1)
+        key = np.ravel_multi_index(tuple(cell.T), self._shape)
+        self._order = np.argsort(key, kind="stable")
+        self._key = key[self._order]
+
+    def within(self, low: np.ndarray, high: np.ndarray) -> Int[np.ndarray, " k"]:
+        """Indices, ascending, of the points with low <= point <= high along every axis."""
+        first = np.maximum((low - self._low) // self._edge, 0).astype(int)
+        last = np.minimum((high - self._low) // self._edge, np.array(self._shape) - 1).astype(int)
+        if (last < first).any():
+            return np.zeros(0, int)
+        rows = np.stack(np.meshgrid(*(np.arange(a, b + 1) for a, b in zip(first[:-1], last[:-1])), indexing="ij"), -1)
+        rows = np.ravel_multi_index(tuple(rows.reshape(-1, rows.shape[-1]).T), self._shape[:-1]) * self._shape[-1]
+        # along the last axis cubes follow one another
+        starts = np.searchsorted(self._key, rows + first[-1])
+        ends = np.searchsorted(self._key, rows + last[-1], "right")
+        found = np.concatenate([self._order[a:b] for a, b in zip(starts, ends)])
+        p = self._points[found]
+        return np.sort(found[((p >= low) & (p <= high)).all(1)])

@@ -4,6 +4,7 @@ import base64
 import html
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,9 @@ td,th{padding:.25rem .6rem;border-bottom:1px solid #ddd;text-align:right} th{fon
 .warning{background:#fff3cd;border-left:4px solid #d39e00;padding:.5rem .8rem;margin:.4rem 0} pre{overflow:auto;background:#f6f6f6;padding:.8rem}
 .scroll{overflow-x:auto}
 """
+
+
+_MOST_SURFACES = 24  # pictures of surfaces in a report
 
 
 def _figure(width: float, height: float) -> "matplotlib.figure.Figure":
@@ -58,7 +62,7 @@ def _outlines(axes, labels: np.ndarray) -> None:
 
 def _chosen(labels: np.ndarray, most: int) -> np.ndarray:
     """Slices to show: evenly among those with membranes, their ends left out, or among all."""
-    occupied = np.flatnonzero((labels > 0).any((1, 2)))
+    occupied = np.flatnonzero([labels[z].any() for z in range(len(labels))])
     inside = occupied if len(occupied) else np.arange(len(labels))
     chosen = np.unique(inside[np.linspace(0, len(inside) - 1, min(most + 2, len(inside))).astype(int)])
     return chosen[1:-1] if len(chosen) > most else chosen
@@ -113,11 +117,11 @@ def groups_figure(tomogram: Tomogram, groups: Any, labels: np.ndarray, most: int
     return figure
 
 
-def side_figure(tomogram: Tomogram, labels: np.ndarray) -> "matplotlib.figure.Figure":
-    """The xz view through the middle of the largest membrane: where the missing wedge takes the caps."""
+def side_figure(tomogram: Tomogram, labels: Any, membranes: Sequence) -> "matplotlib.figure.Figure":
+    """The xz view through the middle of the first membrane: where the missing wedge takes the caps."""
     data = tomogram.data
-    rows = np.nonzero(labels == 1)[1]
-    y = int(rows.mean()) if len(rows) else data.shape[1] // 2
+    y = int(membranes[0].mesh.vertices[:, 1].mean()) if len(membranes) else data.shape[1] // 2
+    y = min(max(y, 0), data.shape[1] - 1)
     figure = _figure(10.0, max(2.0, 10 * data.shape[0] / data.shape[2]))
     axes = figure.add_subplot(1, 1, 1)
     _grey(axes, np.asarray(data[:, max(0, y - 1) : y + 2], np.float32).mean(1))
@@ -127,12 +131,13 @@ def side_figure(tomogram: Tomogram, labels: np.ndarray) -> "matplotlib.figure.Fi
     return figure
 
 
-def surfaces_figure(membranes: list, voxel_size: float) -> "matplotlib.figure.Figure":
-    """Every surface seen from the side (x to the right, z up), coloured by the standard deviation of its position in A."""
+def surfaces_figure(membranes: Sequence, voxel_size: float, most: int = _MOST_SURFACES) -> "matplotlib.figure.Figure":
+    """The first surfaces, at most `most`, seen from the side (x to the right, z up), coloured by the standard deviation of its position in A."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.collections import PolyCollection
     from matplotlib.colors import Normalize
 
+    membranes = membranes[:most]
     columns = min(4, len(membranes))
     rows = -(-len(membranes) // columns)
     width = 3.2 * columns + 1.4  # inches, of which 1.4 are the scale's
@@ -205,11 +210,12 @@ def write_report(
                   "Middles of what the network calls membrane, one colour for each region (top), and the points that surfaces were "
                   "fitted to, one colour for each membrane (bottom): what is gone was dropped, what is new was recovered.")]  # fmt: skip
     if tomogram.data.shape[0] > 5:
-        parts += ["<h2>From the side</h2>", picture(side_figure(tomogram, result.labels),
+        parts += ["<h2>From the side</h2>", picture(side_figure(tomogram, result.labels, result.membranes),
                   "The beam runs from top to bottom; caps are inferred where nothing is visible.")]  # fmt: skip
     if rows:
         parts += ["<h2>Surfaces</h2>", picture(surfaces_figure(result.membranes, tomogram.voxel_size),
-                  "Standard deviation of the surface's position along its normal.")]  # fmt: skip
+                  "Standard deviation of the surface's position along its normal"
+                  + (f"; the first {_MOST_SURFACES} membranes." if len(rows) > _MOST_SURFACES else "."))]  # fmt: skip
         head = "".join(f"<th>{html.escape(c)}</th>" for c in rows[0])
         body = "".join(
             "<tr>" + "".join(f"<td>{html.escape(str(v))}</td>" for v in row.values()) + "</tr>" for row in rows

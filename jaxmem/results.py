@@ -1,5 +1,6 @@
 """What a run returns: volumes, meshes, and surfaces that can be called; and the same as other programs want it."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -91,6 +92,8 @@ class Groups(NamedTuple):
 class Result(NamedTuple):
     """What `segment` and `fit_mask` return; volumes are (nz, ny, nx), on the input's voxels.
 
+    In a run whose pieces are kept on disk (`segment_file`) volumes and membranes are read from there when they are indexed.
+
     Attributes:
         semantic: int8; 0 background, 1 protein, 2 membrane: what the network (or the mask) says.
         labels: int16; instances 1...n, the membranes' surfaces at equal thickness.
@@ -106,10 +109,10 @@ class Result(NamedTuple):
         groups: points of the midline, their regions, and those of each membrane.
     """
 
-    semantic: np.ndarray
-    labels: np.ndarray
-    uncertainty: np.ndarray
-    membranes: list[MembraneResult]
+    semantic: Any
+    labels: Any
+    uncertainty: Any
+    membranes: Sequence[MembraneResult]
     config: Config
     voxel_size: float
     origin: tuple[float, float, float]

@@ -28,6 +28,8 @@ from jaxmem.ellipse.geometry import raster as raster
 from jaxmem.ellipse.geometry import stretch as stretch
 from jaxmem.ellipse.geometry import triangular as triangular
 from jaxmem.ellipse.geometry import volume as volume
+from jaxmem.ellipse.selection import Verdict as Verdict
+from jaxmem.ellipse.selection import judge as judge
 from jaxmem.ellipse.selection import select as select
 from jaxmem.ellipse.sequence import fit_nested as fit_nested
 from jaxmem.ellipse.sequence import fit_sequence as fit_sequence

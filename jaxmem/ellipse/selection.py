@@ -1,13 +1,48 @@
 """Which pixels belong to the ellipses of the membranes: spurious ones go, missed ones come back (paper, Section 5.1)."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxmem.ellipse.fitting import EllipseFit
 from jaxmem.ellipse.geometry import distance, from_parameters, parameters
 from jaxmem.numerics import compiled
 from jaxmem.types import Outcome, Scalar
+
+
+class Verdict(NamedTuple):
+    """What the ellipse of a slice says of one pixel.
+
+    Attributes:
+        distance: of the pixel from the ellipse, voxels.
+        stays: the pixel may stay with the ellipse's membrane, if it is one of its own.
+        welcome: it may come to it, if it is nobody's.
+    """
+
+    distance: Float[Array, ""]
+    stays: Bool[Array, ""]
+    welcome: Bool[Array, ""]
+
+
+@compiled
+def judge(fit: EllipseFit, point: Float[Array, " 2"], *, tolerance: Scalar = 2.5) -> Verdict:
+    """Whether a pixel belongs to an ellipse of its slice, by the rule of `select`.
+
+    Arguments:
+        fit: of one slice.
+        point: pixel of that slice, voxels.
+        tolerance: voxels.
+    """
+    theta = parameters(fit.ellipse)
+    away, slope = jax.value_and_grad(lambda t: distance(from_parameters(t), point))(theta)
+    away, error = jnp.abs(away), jnp.sqrt(jnp.maximum(slope @ fit.covariance @ slope, 0.0))
+    bad = (Outcome.NOT_FINITE, Outcome.TOO_SMALL, Outcome.UNDETERMINED)
+    failed = jnp.stack([fit.outcome == int(o) for o in bad]).any(0)
+    decides = ~failed & (fit.sigma <= tolerance)
+    reach = jnp.maximum(tolerance, 3.0 * fit.sigma) + 2.0 * error
+    return Verdict(away, ~decides | (away <= reach), decides & (away <= tolerance) & (error <= 0.5 * tolerance))
 
 
 @compiled
@@ -39,22 +74,12 @@ def select(
         The new owners; padding stays -1.
     """
 
-    def asked(fit, point):
-        theta = parameters(fit.ellipse)
-        away, slope = jax.value_and_grad(lambda t: distance(from_parameters(t), point))(theta)
-        return jnp.abs(away), jnp.sqrt(jnp.maximum(slope @ fit.covariance @ slope, 0.0))
-
     def one_slice(fits, points, owner, probability):
-        away, error = jax.vmap(lambda fit: jax.vmap(lambda point: asked(fit, point))(points))(fits)
-        bad = (Outcome.NOT_FINITE, Outcome.TOO_SMALL, Outcome.UNDETERMINED)
-        failed = jnp.stack([fits.outcome == int(o) for o in bad]).any(0)
-        decides = (~failed & (fits.sigma <= tolerance))[:, None]
-        reach = jnp.maximum(tolerance, 3.0 * fits.sigma)[:, None] + 2.0 * error
-        own = jnp.arange(1, len(away) + 1)[:, None] == owner[None]
-        spurious = (own & decides & ~(away <= reach)).any(0)
-        kept = jnp.where(spurious, 0, owner)
-        open_to = decides & (away <= tolerance) & (error <= 0.5 * tolerance) & ~own
-        nearest = jnp.argmin(jnp.where(open_to, away, jnp.inf), 0)
+        each = jax.vmap(lambda fit: jax.vmap(lambda point: judge(fit, point, tolerance=tolerance))(points))(fits)
+        own = jnp.arange(1, len(each.distance) + 1)[:, None] == owner[None]
+        kept = jnp.where((own & ~each.stays).any(0), 0, owner)
+        open_to = each.welcome & ~own
+        nearest = jnp.argmin(jnp.where(open_to, each.distance, jnp.inf), 0)
         back = (kept == 0) & open_to.any(0) & (probability >= least_probability)
         return jnp.where(back, (nearest + 1).astype(owner.dtype), kept)
 

@@ -10,7 +10,8 @@ from jaxtyping import Bool, Float, Int
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-_SLAB = 24  # slices whose ridges are sought together, for the memory; without influence on the result
+_SLAB = 24  # slices whose ridges are sought together, at most, for the memory; without influence on the result
+_VOXELS = 2**24  # of such a slab, at most
 _PART = 20000  # points whose bending is measured together, for the memory; without influence on the result
 _LEAST_BEND = 0.2  # of the smoothed probability / sigma^2: a band of any thickness bends more at its middle; by hand
 _OFF_VOXEL = 0.6  # voxels along an axis from a voxel to its ridge: half a voxel, and room for rounding (Steger 1998)
@@ -33,41 +34,52 @@ class Midline(NamedTuple):
     weight: Float[np.ndarray, " n"]
 
 
-def midline(probability: Float[np.ndarray, "*shape"], sigma: float, threshold: float, clear: float = 0.0) -> Midline:
+def midline(
+    probability: Any, sigma: float, threshold: float, clear: float = 0.0, workers: int | None = None
+) -> Midline:
     """Ridges of a smoothed membrane probability (Steger 1998): where the gradient vanishes along the principal curvature.
 
     Arguments:
-        probability: two- or three-dimensional, values 0...1.
+        probability: two- or three-dimensional, values 0...1, or whole numbers of so many 255ths. Three-dimensional, it is read slab by
+            slab along axis 0, so that it may lie on disk.
         sigma: smoothing in voxels; about half the membrane's thickness.
         threshold: ridges whose smoothed probability is lower are left out.
         clear: from ridges whose smoothed probability is higher the bending is measured, for fainter ones, too.
+        workers: threads, each of which takes a slab's memory; as many as there are cores, but 8 at most, when None.
 
     Returns:
         At most one point for each voxel, moved by less than a voxel to the ridge, and from there to where the band's middle was
         before the smoothing (see `bending`), by a voxel at most.
     """
-    found = _ridges(probability, sigma, threshold)
+    found = _ridges(probability, sigma, threshold, workers)
     points, normals, voxels, weight = (np.concatenate(a) for a in zip(*found))
-    back = np.clip(0.5 * sigma**2 * bending(points, normals, weight > clear), -1.0, 1.0)
+    back = np.clip(0.5 * sigma**2 * bending(points, normals, weight > clear, workers=workers), -1.0, 1.0)
     points = points + back[:, None] * normals
     return Midline(points.astype(np.float32), normals, voxels, weight)
 
 
-def _ridges(probability: np.ndarray, sigma: float, threshold: float) -> list[tuple[np.ndarray, ...]]:
+def _ridges(probability: Any, sigma: float, threshold: float, workers: int | None) -> list[tuple[np.ndarray, ...]]:
     """Points, normals, voxels and smoothed probability on the ridges, slab by slab: memory does not grow with the volume."""
     reach = int(3.0 * sigma + 0.5) + 1
+    shape = probability.shape
+    slab = int(np.clip(_VOXELS // int(np.prod(shape[1:])), 1, _SLAB)) if len(shape) == 3 else _SLAB
 
     def one(start: int) -> tuple[np.ndarray, ...]:
-        low, high = max(0, start - reach), min(len(probability), start + _SLAB + reach)
-        part = np.asarray(probability[low:high], np.float32)
-        smooth = ndimage.gaussian_filter(part, sigma, mode="nearest", truncate=3.0)
-        own = slice(start - low, min(start + _SLAB, len(probability)) - low)
+        low, high = max(0, start - reach), min(shape[0], start + slab + reach)
+        smooth = ndimage.gaussian_filter(as_share(probability[low:high]), sigma, mode="nearest", truncate=3.0)
+        own = slice(start - low, min(start + slab, shape[0]) - low)
         points, normals, voxels, weight = _ridge_points(smooth, own, sigma, threshold)
         voxels[:, 0] += low
         points[:, 0] += low
         return points, normals, voxels, weight
 
-    return _in_threads(one, range(0, len(probability), _SLAB))
+    return _in_threads(one, range(0, shape[0], slab), workers)
+
+
+def as_share(probability: np.ndarray) -> Float[np.ndarray, "*shape"]:
+    """A probability in single precision, 0...1; whole numbers are 255ths."""
+    scale = 255.0 if probability.dtype.kind in "iu" else 1.0
+    return np.asarray(probability, np.float32) / np.float32(scale)
 
 
 def _ridge_points(smooth: np.ndarray, own: slice, sigma: float, threshold: float) -> tuple[np.ndarray, ...]:
@@ -104,6 +116,7 @@ def bending(
     normals: Float[np.ndarray, "n d"],
     among: Bool[np.ndarray, " n"] | None = None,
     neighbours: int = 24,
+    workers: int | None = None,
 ) -> np.ndarray:
     """Divergence of the normals at each point, 1/voxel: the sum of the principal curvatures, positive if they spread.
 
@@ -131,10 +144,11 @@ def bending(
         return np.trace(np.einsum("nki,nkj->nij", change, offset) @ np.linalg.inv(spread), axis1=1, axis2=2)
 
     # in parts, so that memory does not grow with the volume
-    return np.clip(np.concatenate(_in_threads(one, range(0, n, _PART))), -_MOST_BENDING, _MOST_BENDING)
+    return np.clip(np.concatenate(_in_threads(one, range(0, n, _PART), workers)), -_MOST_BENDING, _MOST_BENDING)
 
 
-def _in_threads(task: Callable[[int], Any], starts: range) -> list:
-    """Results of a task for each start, in order, with all cores at work."""
-    with ThreadPoolExecutor(max(1, min(len(starts), os.cpu_count() or 1))) as pool:
+def _in_threads(task: Callable[[int], Any], starts: range, workers: int | None) -> list:
+    """Results of a task for each start, in order."""
+    workers = min(os.cpu_count() or 1, 8) if workers is None else workers
+    with ThreadPoolExecutor(max(1, min(len(starts), workers))) as pool:
         return list(pool.map(task, starts))

@@ -1,5 +1,6 @@
 """From regions to membranes: fragments join the closed surface they lie on, and what is too little to be one is dropped."""
 
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -13,8 +14,10 @@ from jaxmem.grouping.shape import Shape, describe, directions, distances
 from jaxmem.points import surface_density
 from jaxmem.settings import SelectConfig
 
-_MOST_ARCS = 12  # largest open regions among which arcs of one membrane are sought, for the time; by hand
-_MOST_ATTEMPTS = 200  # regions that are looked at before no more are taken apart, for the time; by hand
+_MOST_ARCS = (
+    12  # an open region and the next ones to it among which arcs of one membrane are sought, for the time; by hand
+)
+_MOST_ATTEMPTS = 200  # regions that are looked at before no more are taken apart, or three times those at hand; for the time; by hand
 _PER_VOXEL = 1.3  # midline points on a square voxel of surface, or on a voxel of curve (measured)
 
 
@@ -24,6 +27,13 @@ class Region(NamedTuple):
     members: Int[np.ndarray, " n"]
     shape: Shape
     closed: bool
+
+
+def members_of(region: Int[np.ndarray, " n"], many: int = 0) -> list[Int[np.ndarray, " k"]]:
+    """Indices of the points of region 1, of region 2, ..., of `many` or more: in one pass, however many there are; 0 is nobody."""
+    order = np.argsort(region, kind="stable")
+    ends = np.cumsum(np.bincount(region, minlength=many + 1))
+    return [order[a:b] for a, b in itertools.pairwise(ends)]
 
 
 def is_closed(shape: Shape, config: SelectConfig) -> bool:
@@ -40,6 +50,12 @@ def is_closed(shape: Shape, config: SelectConfig) -> bool:
 def _on(shape: Shape, points: np.ndarray, normals: np.ndarray, tolerance: float) -> np.ndarray:
     near = np.abs(distances(shape.ellipse, points)) <= tolerance + 2.0 * shape.sigma
     return near & (np.abs((directions(shape.ellipse, points) * normals).sum(1)) > 0.6)
+
+
+def _within(shape: Shape, points: np.ndarray, tolerance: float) -> float:
+    """Share of points in the ball around an ellipsoid: quick to tell, and none less than of those on it."""
+    reach = 1.2 * float(np.max(shape.ellipse.semi_axes)) + tolerance + 2.0 * shape.sigma
+    return float((((points - shape.ellipse.centre) ** 2).sum(1) <= reach**2).mean())
 
 
 def _split(
@@ -82,16 +98,16 @@ def _split(
 def _arcs_of_one(line, queue, volume_shape, least, config, report) -> list[np.ndarray]:
     """Join open regions that only together make a closed membrane: arcs too far apart for merging."""
     queue = sorted(queue, key=lambda index: -len(index))
-    large = [index for index in queue if len(index) >= 0.5 * least][:_MOST_ARCS]
+    large = [index for index in queue if len(index) >= 0.5 * least]
     small = queue[len(large) :]
     shapes = [describe(line.points[i], line.normals[i], volume_shape) for i in large]
     settled = [i for i, s in zip(large, shapes) if is_closed(s, config)]
-    arcs = [(i, s) for i, s in zip(large, shapes) if not is_closed(s, config)]
+    arcs = [(i, s, line.points[i].mean(0)) for i, s in zip(large, shapes) if not is_closed(s, config)]
     k = 0
     while k < len(arcs):
-        index, shape = arcs[k]
+        index, shape, middle = arcs[k]
         best = None
-        for other in range(k + 1, len(arcs)):
+        for other in _next_to(middle, [arc[2] for arc in arcs[k + 1 :]], k + 1):
             both = np.concatenate([index, arcs[other][0]])
             joint = describe(line.points[both], line.normals[both], volume_shape)
             on = _on(joint, line.points[both], line.normals[both], config.tolerance)
@@ -105,15 +121,23 @@ def _arcs_of_one(line, queue, volume_shape, least, config, report) -> list[np.nd
         report(f"regions of {len(index)} and {len(arcs[best[1]][0])} points are arcs of one membrane")
         settled.append(best[2])
         del arcs[best[1]], arcs[k]
-    return settled + [index for index, _ in arcs] + small
+    return settled + [index for index, *_ in arcs] + small
+
+
+def _next_to(middle: np.ndarray, others: list[np.ndarray], first: int) -> list[int]:
+    """Which of the other arcs' middles are closest to an arc's, in their order, counted from `first`."""
+    if len(others) < _MOST_ARCS:
+        return list(range(first, first + len(others)))
+    away = np.linalg.norm(np.stack(others) - middle, axis=1)
+    return sorted((first + np.argsort(away, kind="stable")[: _MOST_ARCS - 1]).tolist())
 
 
 def _resolve(line, region, volume_shape, voxel_size, least, config, report) -> dict[int, tuple[np.ndarray, Shape]]:
     """Regions as one closed surface each, where that can be had: arcs are joined, mixed regions split, strays let go."""
-    queue = [np.flatnonzero(region == r) for r in range(1, region.max(initial=0) + 1)]
+    queue = members_of(region)
     queue = _arcs_of_one(line, queue, volume_shape, least, config, report)
     settled: list[tuple[np.ndarray, Shape]] = []
-    attempts = 0
+    attempts, most = 0, max(_MOST_ATTEMPTS, 3 * sum(len(index) >= 0.5 * least for index in queue))
     while queue:
         index = queue.pop(0)
         if len(index) < 0.5 * least:
@@ -122,20 +146,20 @@ def _resolve(line, region, volume_shape, voxel_size, least, config, report) -> d
         attempts += 1
         if is_closed(shape, config):
             off = ~_on(shape, line.points[index], line.normals[index], config.tolerance)
-            mixed = off.mean() > 0.15 and attempts < _MOST_ATTEMPTS
+            mixed = off.mean() > 0.15 and attempts < most
             parts = _split(line, index, volume_shape, least, 0.8 * shape.sigma, config) if mixed else None
             if parts is not None:
                 report(f"a region of {len(index)} points was split into {len(parts[0])} and {len(parts[1])}")
                 queue += parts
                 continue
-            if off.sum() >= 0.25 * least and attempts < _MOST_ATTEMPTS:
+            if off.sum() >= 0.25 * least and attempts < most:
                 rest = index[off]
                 part = merge_regions(line.points[rest], line.normals[rest], voxel_size, MergeConfig())
                 queue += [rest[part == k] for k in range(1, part.max() + 1)]
                 report(f"{off.sum()} points off a closed membrane of {len(index)} were looked at by themselves")
                 index = index[~off]
                 shape = describe(line.points[index], line.normals[index], volume_shape)
-        elif len(index) >= 2 * least and attempts < _MOST_ATTEMPTS:
+        elif len(index) >= 2 * least and attempts < most:
             parts = _split(line, index, volume_shape, least, np.inf, config)
             if parts is not None:
                 report(f"a region of {len(index)} points was split into {len(parts[0])} and {len(parts[1])}")
@@ -187,7 +211,10 @@ def select_membranes(
         for other, (theirs, their_shape) in list(described.items()):
             if other <= r or is_closed(their_shape, config):
                 continue
-            if _on(shape, line.points[theirs], line.normals[theirs], config.tolerance).mean() > 0.7:
+            if (
+                _within(shape, line.points[theirs], config.tolerance) > 0.7
+                and _on(shape, line.points[theirs], line.normals[theirs], config.tolerance).mean() > 0.7
+            ):
                 joined.append(theirs)
                 del described[other]
         if len(joined) > 1:
@@ -214,8 +241,7 @@ def regions_from_instances(
 ) -> list[Region]:
     """Regions from instance labels made elsewhere: nothing is joined or dropped, only described."""
     found = []
-    for value in np.unique(instance[instance > 0]):
-        index = np.flatnonzero(instance == value)
+    for index in members_of(np.maximum(instance, 0)):
         if len(index) <= 4 * line.points.shape[1]:
             continue
         points = line.points[index]

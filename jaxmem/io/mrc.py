@@ -6,7 +6,7 @@ import struct
 import warnings
 import zlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import mrcfile
 import numpy as np
@@ -16,6 +16,7 @@ from jaxmem.types import JaxmemError, Tomogram
 _BYTES = {0: 1, 1: 2, 2: 4, 6: 2, 12: 2}
 _OTHER_MODES = {3: "complex", 4: "complex", 16: "RGB", 101: "packed 4-bit"}
 _IMOD_STAMP = 1146047817
+_SLAB = 2**23  # voxels written at a time
 
 
 class _Header(NamedTuple):
@@ -147,23 +148,54 @@ def cubic_size(path: Path, sizes: np.ndarray, given: float | None, labels: bool 
     return float(sizes.mean())
 
 
-def write_mrc(path: str | Path, data: np.ndarray, like: Tomogram) -> None:
+def write_mrc(path: str | Path, data: Any, like: Tomogram) -> None:
     """Write a volume that lies exactly on `like`: voxel size, origin and nstart are its own; axes in standard order.
+
+    A file that is not compressed is written slab by slab, so that the volume need not be in memory. Equal volumes give equal bytes.
 
     Arguments:
         path: compressed if it ends in .gz or .bz2.
-        data: (nz, ny, nx) int8, int16, uint16, float16 or float32.
+        data: (nz, ny, nx) int8, int16, uint16, float16 or float32; an array, or what gives one when it is sliced along axis 0.
         like: the input the volume belongs to.
+
+    Raises:
+        OSError: if the file cannot be written.
     """
     compression = {".gz": "gzip", ".bz2": "bzip2"}.get(Path(path).suffix)
-    with mrcfile.new(path, compression=compression, overwrite=True) as file:
-        file.set_data(np.ascontiguousarray(data))
-        file.set_volume()
-        file.voxel_size = like.voxel_size
+    if compression:
+        with mrcfile.new(path, compression=compression, overwrite=True) as file:
+            file.set_data(np.ascontiguousarray(data))
+            _describe(file, like)
+            file.update_header_stats()
+        return
+    dtype = np.dtype(data.dtype)
+    with mrcfile.new_mmap(path, data.shape, mrcfile.utils.mode_from_dtype(dtype), overwrite=True) as file:
+        _describe(file, like)
+        start = file.header.nbytes
+    count, total, square, least, most = int(np.prod(data.shape)), 0.0, 0.0, np.inf, -np.inf
+    step = max(1, _SLAB // (data.shape[1] * data.shape[2]))
+    with open(path, "r+b") as file:  # not through the map: a full disk would end the process there, without a word
+        file.seek(start)
+        for z in range(0, data.shape[0], step):
+            slab = np.ascontiguousarray(data[z : z + step])
+            file.write(slab.data)
+            least, most = min(least, float(slab.min())), max(most, float(slab.max()))
+            total += float(slab.sum(dtype=np.float64))
+            square += float(np.einsum("i,i->", *[slab.reshape(-1)] * 2, dtype=np.float64, casting="safe"))
+    with mrcfile.mmap(path, "r+") as file:
+        mean = total / count
         head = file.header
-        head.nxstart, head.nystart, head.nzstart = like.nstart
-        head.origin.x, head.origin.y, head.origin.z = like.header_origin
-        file.update_header_stats()
+        head.dmin, head.dmax, head.dmean, head.rms = least, most, mean, max(square / count - mean**2, 0.0) ** 0.5
+
+
+def _describe(file: Any, like: Tomogram) -> None:
+    """The header's fields but for the statistics; the label holds no date, so that equal volumes are equal files."""
+    file.set_volume()
+    file.voxel_size = like.voxel_size
+    head = file.header
+    head.nxstart, head.nystart, head.nzstart = like.nstart
+    head.origin.x, head.origin.y, head.origin.z = like.header_origin
+    head.label[0] = b"jaxmem"
 
 
 def as_instances(data: np.ndarray, name: str) -> np.ndarray:

@@ -22,13 +22,14 @@ class OutputFolder:
     Arguments:
         target: the run's folder.
         overwrite: replace an existing folder.
+        work: the temporary folder; one of a new name beside the target when None. What is in it is thrown away.
 
     Raises:
-        JaxmemError: if `target` exists and `overwrite` is False, or its parent cannot be written.
+        JaxmemError: if `target` exists and `overwrite` is False, its parent cannot be written, or the disk is full.
     """
 
-    def __init__(self, target: str | Path, overwrite: bool = False):
-        self.target, self.overwrite = Path(target), overwrite
+    def __init__(self, target: str | Path, overwrite: bool = False, work: Path | None = None):
+        self.target, self.overwrite, self.work = Path(target), overwrite, work
 
     def check(self) -> None:
         """Raise now what entering would raise later: before the work, not after it."""
@@ -46,7 +47,12 @@ class OutputFolder:
                     f"{target}: not a folder of an earlier run, so it is not overwritten; choose another folder"
                 )
             target.parent.mkdir(parents=True, exist_ok=True)
-            self.folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+            if self.work is None:
+                self.folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+            else:
+                self.folder = self.work
+                shutil.rmtree(self.folder, ignore_errors=True)
+                self.folder.mkdir(parents=True)
         except OSError as error:
             raise JaxmemError(f"{target}: cannot be written ({error.strerror}); choose another folder") from None
         self.folder.chmod(0o755)
@@ -55,6 +61,10 @@ class OutputFolder:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> bool:
         if kind is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise JaxmemError(
+                    f"{self.target}: cannot be written ({error.strerror or error}); make room or choose another folder"
+                ) from None
             return kind is _OnlyAsking
         aside = None
         if self.target.is_dir():

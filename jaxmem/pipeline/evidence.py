@@ -12,7 +12,7 @@ from jaxmem.defaults import known
 from jaxmem.grouping import Midline, Region
 from jaxmem.grouping.shape import describe, distances
 from jaxmem.numerics import bucket_size, pad_to
-from jaxmem.pipeline.pruning import Slices
+from jaxmem.pipeline.pruning import Ellipses
 from jaxmem.points import evenly, first_of_each
 from jaxmem.results import Evidence
 from jaxmem.settings import FitConfig
@@ -47,7 +47,7 @@ def in_slice(fits: ell.EllipseFit, row, point):
 
 
 def weigh(
-    line: Midline, region: Region, number: int, slices: Slices | None, mesh: Mesh, noise: float, config: FitConfig
+    line: Midline, region: Region, ellipses: Ellipses | None, mesh: Mesh, noise: float, config: FitConfig
 ) -> Evidence | None:
     """Compare the models on points `config.spacing` apart, whose errors are taken to be independent.
 
@@ -55,8 +55,8 @@ def weigh(
 
     Arguments:
         line: midline points.
-        region: the membrane's; `number` is its place among all regions.
-        slices: ellipses of all membranes, if they were fitted.
+        region: the membrane's.
+        ellipses: of its slices, if they were fitted.
         mesh: the membrane's surface.
         noise: of the points about it, voxels.
         config: as used in the fit.
@@ -83,13 +83,12 @@ def weigh(
     if not three:
         return Evidence(fixed, None, gp, axes)
     by_slice = None
-    if slices is not None and number in slices.order:
-        place = slices.order.index(number)
-        fits = jax.tree.map(lambda a: a[place], slices.fits)
-        row = np.clip(line.voxels[region.members[chosen], 0] - slices.first, 0, len(fits.outcome) - 1)
+    if ellipses is not None:
+        fits = ellipses.fits
+        row = np.clip(line.voxels[region.members[chosen], 0] - ellipses.first, 0, len(fits.outcome) - 1)
         size = bucket_size(len(points), 512)
         in_plane, leverage = in_slice(fits, pad_to(row, size)[0], pad_to(points[:, 1:].astype(np.float32), size)[0])
         in_plane, leverage = np.asarray(in_plane)[: len(points)], np.asarray(leverage)[: len(points)]
-        freedom = float(leverage.mean()) * float(slices.counts[place])
+        freedom = float(leverage.mean()) * float(ellipses.fitted)
         by_slice = _criterion(in_plane * np.sqrt(np.maximum(1.0 - normals[:, 0] ** 2, 0.0)), freedom)
     return Evidence(by_slice, fixed, gp, axes)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import platform
+import sys
 import zipfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -13,7 +14,19 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxmem.io import OutputFolder, as_instances, read_mrc, read_ply, sha256, write_csv, write_mrc, write_obj, write_ply
+from jaxmem.io import (
+    OutputFolder,
+    as_instances,
+    read_mrc,
+    read_ply,
+    sha256,
+    write_csv,
+    write_mrc,
+    write_obj,
+    write_ply,
+    write_zarr,
+)
+from jaxmem.pipeline.pieces import Pieces
 from jaxmem.pipeline.volume import is_flat
 from jaxmem.report import write_report
 from jaxmem.results import Evidence, Found, Result, Vertices, triangles
@@ -27,32 +40,38 @@ COLUMNS = [
 ]  # fmt: skip
 
 
+KEPT = "kept"
+"""Name of the folder in a run where pieces are kept for a later one."""
+
+
 def measure(result: Result) -> list[dict[str, Any]]:
     """One row per membrane: place, size, and how well it is known. Columns as in `COLUMNS`, lengths in A."""
-    rows = []
+    return [_row(result, number) for number in range(1, len(result.membranes) + 1)]
+
+
+def _row(result: Result, number: int) -> dict[str, Any]:
     size = result.voxel_size
-    for number, membrane in enumerate(result.membranes, 1):
-        mesh = membrane.mesh
-        center = triangles(result, number).vertices.mean(0)
-        three = mesh.vertices.shape[1] == 3
-        unit = size**2 if three else size**2 * len(result.labels)  # a ribbon's area is length times height
-        rows.append({
-            "membrane": number,
-            "closed": int(mesh.closed),
-            "points": membrane.points,
-            **{f"center_{a}_A": round(float(center[i]), 2) for i, a in enumerate("xyz")},
-            "area_A2": round(mesh.area * unit, 1),
-            "area_sigma_A2": round(mesh.area_sigma * unit, 1),
-            "volume_A3": round(mesh.volume * size**3, 1) if mesh.closed and three else "",
-            "volume_sigma_A3": round(mesh.volume_sigma * size**3, 1) if mesh.closed and three else "",
-            "seen_fraction": round(float(mesh.seen.mean()), 4),
-            "median_sigma_A": round(float(np.median(mesh.sigma)) * size, 3),
-            "max_sigma_A": round(float(mesh.sigma.max()) * size, 3),
-            "point_noise_A": round(membrane.noise * size, 3),
-            "median_mean_curvature_per_A": float(f"{np.median(mesh.mean_curvature) / size:.6g}"),
-            **_models(membrane.evidence, size),
-        })  # fmt: skip
-    return rows
+    membrane = result.membranes[number - 1]
+    mesh = membrane.mesh
+    center = triangles(result, number).vertices.mean(0)
+    three = mesh.vertices.shape[1] == 3
+    unit = size**2 if three else size**2 * len(result.labels)  # a ribbon's area is length times height
+    return {
+        "membrane": number,
+        "closed": int(mesh.closed),
+        "points": membrane.points,
+        **{f"center_{a}_A": round(float(center[i]), 2) for i, a in enumerate("xyz")},
+        "area_A2": round(mesh.area * unit, 1),
+        "area_sigma_A2": round(mesh.area_sigma * unit, 1),
+        "volume_A3": round(mesh.volume * size**3, 1) if mesh.closed and three else "",
+        "volume_sigma_A3": round(mesh.volume_sigma * size**3, 1) if mesh.closed and three else "",
+        "seen_fraction": round(float(mesh.seen.mean()), 4),
+        "median_sigma_A": round(float(np.median(mesh.sigma)) * size, 3),
+        "max_sigma_A": round(float(mesh.sigma.max()) * size, 3),
+        "point_noise_A": round(membrane.noise * size, 3),
+        "median_mean_curvature_per_A": float(f"{np.median(mesh.mean_curvature) / size:.6g}"),
+        **_models(membrane.evidence, size),
+    }  # fmt: skip
 
 
 def _models(evidence: Evidence | None, voxel_size: float) -> dict[str, Any]:
@@ -77,6 +96,10 @@ def write_run(
     obj: bool = False,
     command: str = "segment",
     arguments: Sequence[str] = (),
+    zarr: bool = False,
+    digest: str | None = None,
+    pieces: tuple[Pieces, float] | None = None,
+    work: Path | None = None,
 ) -> None:
     """Write everything `segment` or `fit` promises into a folder; nothing is left behind if it fails.
 
@@ -88,16 +111,21 @@ def write_run(
         overwrite: replace an earlier run.
         obj: write OBJ meshes beside the PLY ones.
         command, arguments: for the manifest.
+        zarr: write labels and uncertainty as OME-Zarr, too.
+        digest: SHA-256 of the source, if it is known; of an MRC file it is computed.
+        pieces: of the run, which are kept in the folder as far as they take no more than so many bytes.
+        work: where the folder is filled; see `OutputFolder`.
 
     Raises:
         JaxmemError: if the folder exists or cannot be written.
     """
     result = result._replace(voxel_size=tomogram.voxel_size, origin=tomogram.origin)
-    with OutputFolder(target, overwrite) as folder:
+    with OutputFolder(target, overwrite, work) as folder:
         write_mrc(folder / "semantic.mrc", result.semantic, tomogram)
         write_mrc(folder / "labels.mrc", result.labels, tomogram)
         write_mrc(folder / "uncertainty.mrc", result.uncertainty, tomogram)
         (folder / "surfaces").mkdir()
+        rows = []
         for number in range(1, len(result.membranes) + 1):
             one = triangles(result, number)
             name = folder / "surfaces" / f"membrane_{number:03d}"
@@ -106,15 +134,24 @@ def write_run(
             write_ply(name.with_suffix(".ply"), one.vertices, one.faces, properties, comment)
             if obj:
                 write_obj(name.with_suffix(".obj"), one.vertices, one.faces, one.normals)
-        rows = measure(result)
+            rows.append(_row(result, number))
         write_csv(folder / "membranes.csv", rows, COLUMNS)
-        manifest = _manifest(result, tomogram, source, command, arguments)
+        if zarr:
+            write_zarr(folder / "membranes.zarr", result.uncertainty, result.labels, tomogram, rows)
+        if pieces is not None:
+            pieces[0].keep(folder / KEPT, pieces[1])
+        manifest = _manifest(result, tomogram, source, digest, command, arguments)
         write_report(folder / "report.html", result, tomogram, rows, manifest)
         (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
 def _manifest(
-    result: Result, tomogram: Tomogram, source: str | Path | None, command: str, arguments: Sequence[str]
+    result: Result,
+    tomogram: Tomogram,
+    source: str | Path | None,
+    digest: str | None,
+    command: str,
+    arguments: Sequence[str],
 ) -> dict[str, Any]:
     """What ran, on what, where, and when: enough to run it again."""
     device = jax.devices()[0]
@@ -125,7 +162,7 @@ def _manifest(
         "host": platform.node(),
         "device": f"{device.platform}: {device.device_kind}",
         "input": str(source) if source else None,
-        "input_sha256": sha256(source) if source else None,
+        "input_sha256": digest or (sha256(source) if source else None),
         "weights_sha256": result.digests,
         "voxel_size_A": result.voxel_size,
         "shape_zyx": list(tomogram.data.shape if tomogram.data.ndim == 3 else (1, *tomogram.data.shape)),
@@ -134,10 +171,20 @@ def _manifest(
         "seeds": {"error_bars": result.config.fit.seed, "grouping": result.config.grouping.seed},
         "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
         "seconds": result.seconds,
+        "peak_memory_bytes": peak_memory(),
         "membranes": len(result.membranes),
         "decisions": result.decisions,
         "warnings": result.warnings,
     }
+
+
+def peak_memory() -> int | None:
+    """The most memory that this process has had, bytes; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 _PACKAGES = ("jaxmem", "jax", "jaxlib", "flax", "equinox", "numpy", "scipy", "scikit-image", "mrcfile")

@@ -7,9 +7,17 @@ from jaxmem.defaults import FROM_MASK, decided, known
 from jaxmem.grouping import Midline, Region, midline
 from jaxmem.grouping.select import regions_from_instances
 from jaxmem.io import as_instances
+from jaxmem.pipeline.packing import (
+    pack_grouping,
+    pack_lines,
+    pack_pruning,
+    unpack_grouping,
+    unpack_lines,
+    unpack_pruning,
+)
 from jaxmem.pipeline.pruning import slice_ellipses
 from jaxmem.pipeline.record import Progress, Run
-from jaxmem.pipeline.stages import finish, group
+from jaxmem.pipeline.stages import finish, group, midlines
 from jaxmem.pipeline.volume import as_volume, is_flat
 from jaxmem.results import Groups, Result
 from jaxmem.settings import Config
@@ -24,6 +32,7 @@ def fit_mask(
     instances: bool = False,
     filled: bool = False,
     keep_surfaces: bool = True,
+    run: Run | None = None,
 ) -> Result:
     """Fit surfaces to a membrane mask made by any other tool.
 
@@ -34,7 +43,7 @@ def fit_mask(
         progress: told how far each stage is.
         instances: keep the mask's own grouping.
         filled: the mask covers whole compartments; their outlines are the membranes.
-        keep_surfaces: see `segment`.
+        keep_surfaces, run: see `segment`.
 
     Returns:
         As `segment`; `semantic` is the mask (its outline if `filled`).
@@ -43,31 +52,51 @@ def fit_mask(
         JaxmemError: if the data are not a real volume, or with `instances` not whole numbers from 0.
     """
     mask = as_volume(mask)
-    run = Run(progress)
+    run = run or Run(progress)
     data = np.nan_to_num(np.asarray(mask.data), posinf=0.0, neginf=0.0)
     if instances:
         data = as_instances(data, "with --instances")
     if filled:
         data = outline(data)
     thickness = band_thickness(data != 0)
-    own = {
-        "sigma": float(np.clip(0.45 * thickness, 0.8, 4.0)) * mask.voxel_size,
-        "threshold": 0.3 if thickness >= 2 else 0.2,
-    }
-    config = decided(config or Config(), midline=own, fit={"thickness": thickness * mask.voxel_size})
-    config = decided(config, **FROM_MASK)
+    config = for_mask(config or Config(), mask.voxel_size, thickness)
     sigma = known(config.midline.sigma) / mask.voxel_size
     run.decide(f"the mask's membranes are about {thickness:.1f} voxels thick; midlines are smoothed by {sigma:.2f}")
     run.decide(
         f"the mask's points count as known to {config.fit.least_noise} voxels at best, their errors as shared by {config.fit.inflation:g}"
     )
-    if instances:
-        line, regions = instance_lines(data.max(0) if is_flat(data.shape) else data, sigma, config, run)
-    else:
-        line, regions = group((data != 0).astype(np.float32), sigma, mask.voxel_size, config, run, faint=False)
+
+    def grouped() -> tuple[Midline, list[Region], np.ndarray]:
+        if instances:
+            return instance_lines(data.max(0) if is_flat(data.shape) else data, sigma, config, run)
+        there = np.where(data != 0, np.uint8(255), np.uint8(0))
+        line = midlines(there, sigma, config, run, faint=False)
+        return line, *group(line, there, sigma, mask.voxel_size, config, run)
+
+    line, regions, region = run.once(
+        "regions",
+        grouped,
+        lambda found: pack_lines([found[0]]) | pack_grouping(found[1:]),
+        lambda piece: (unpack_lines(piece)[0], *unpack_grouping(piece)),
+    )
+    clear = line.points if instances else line.points[line.weight > known(config.midline.threshold)]
+    run.groups = Groups(clear, region, [])
     semantic = np.where(data != 0, MEMBRANE, BACKGROUND).astype(np.int8)
-    slices = slice_ellipses(line, regions, config, run)  # for the evidence only: what the mask says, stands
+    # for the evidence only: what the mask says, stands
+    slices, regions = run.once(
+        "ellipses", lambda: (slice_ellipses(line, regions, config, run), regions), pack_pruning, unpack_pruning
+    )
     return finish(run, semantic, line, regions, slices, mask, config, keep_surfaces)
+
+
+def for_mask(config: Config, voxel_size: float, thickness: float) -> Config:
+    """The settings with everything decided that is left open, for a mask of some voxel size (A) and thickness (voxels)."""
+    own = {
+        "sigma": float(np.clip(0.45 * thickness, 0.8, 4.0)) * voxel_size,
+        "threshold": 0.3 if thickness >= 2 else 0.2,
+    }
+    config = decided(config, midline=own, fit={"thickness": thickness * voxel_size})
+    return decided(config, **FROM_MASK)
 
 
 def outline(filled: np.ndarray, half_width: float = 0.0) -> np.ndarray:
@@ -111,12 +140,13 @@ def band_thickness(mask: np.ndarray) -> float:
     return max(1.0, 2.0 * float(np.percentile(depth[depth > 0], 90)) - 1.0)
 
 
-def instance_lines(data: np.ndarray, sigma: float, config: Config, run: Run) -> tuple[Midline, list[Region]]:
-    """The midline of each instance by itself, in its own box, so that neighbours do not blur together."""
+def instance_lines(
+    data: np.ndarray, sigma: float, config: Config, run: Run
+) -> tuple[Midline, list[Region], np.ndarray]:
+    """The midline of each instance by itself, in its own box, so that neighbours do not blur together; and each point's instance."""
     with run.stage("grouping", 1):
         line, owner, values = _lines(data, sigma, known(config.midline.threshold))
         regions = regions_from_instances(line, owner, data.shape, config.select)
-        run.groups = Groups(line.points, owner, [])
     kept = {int(owner[r.members[0]]) for r in regions}
     for number, value in enumerate(values, 1):
         if number not in kept:
@@ -124,7 +154,7 @@ def instance_lines(data: np.ndarray, sigma: float, config: Config, run: Run) -> 
     run.decide(
         f"{len(regions)} instances with {len(line.points)} midline points; in order: {[int(values[k - 1]) for k in sorted(kept)]}"
     )
-    return line, regions
+    return line, regions, owner
 
 
 def _lines(data: np.ndarray, sigma: float, threshold: float) -> tuple[Midline, np.ndarray, np.ndarray]:

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,23 +11,53 @@ import numpy as np
 from jaxtyping import Array
 
 from jaxmem import preprocess
+from jaxmem.pipeline.pieces import Piece, Slabs
 from jaxmem.pipeline.record import Run
 from jaxmem.pipeline.volume import is_flat
 from jaxmem.settings import Config, PreprocessConfig
-from jaxmem.types import BACKGROUND, MEMBRANE, PROTEIN, Tomogram
+from jaxmem.types import BACKGROUND, MEMBRANE, PROTEIN, JaxmemError, Tomogram
 from jaxmem.unet import Predictor, load_weights
+
+_BATCH = 4  # slices, a multiple of which a slab has; as many as the network's tiles in a call
+_SLAB_VOXELS = 2**23  # of a slab, for the memory
+_MOST_SLICES = 32  # in a slab, so that a killed run loses little
+
+
+class Odd(NamedTuple):
+    """Slices that are constant, and slices that hold NaN or infinity."""
+
+    flat: set[int]
+    broken: set[int]
+
+    def tell(self, warn: Callable[[str], None]) -> None:
+        """What the user should know of them."""
+        if self.flat:
+            warn(
+                f"{len(self.flat)} constant slices ({_span(self.flat)}): what is found there comes from their neighbours"
+            )
+        if self.broken:
+            warn(
+                f"{len(self.broken)} slices hold NaN or infinity ({_span(self.broken)}): replaced by the slice's median"
+            )
 
 
 def prepared_slices(
-    data: np.ndarray, voxel_size: float, pixel_size: float, config: PreprocessConfig, warn: Callable[[str], None]
+    data: Any,
+    voxel_size: float,
+    pixel_size: float,
+    config: PreprocessConfig,
+    odd: Odd,
+    start: int = 0,
+    stop: int | None = None,
 ) -> Iterator[np.ndarray]:
     """Filtered, normalised slices at the network's pixel size, one after another from a volume that may be on disk.
 
     Arguments:
-        data: (nz, ny, nx).
+        data: (nz, ny, nx), an array or what can be indexed like one.
         voxel_size, pixel_size: of the volume and of the network, A.
         config: filters.
-        warn: told of slices that are constant or hold NaN.
+        odd: receives the numbers of slices that are constant or hold NaN.
+        start, stop: first slice, and the one after the last; all when left out.
     """
     sigma = config.z_sigma / voxel_size
     reach = min(int(3 * sigma + 0.5), len(data) - 1)
@@ -36,28 +66,27 @@ def prepared_slices(
 
     plain = replace(config, z_sigma=0.0)  # what is smoothed along the beam and what is not share a program
     cache: dict[int, np.ndarray] = {}
-    flat, broken = [], []
-    for z in range(len(data)):
+    for z in range(start, len(data) if stop is None else stop):
         for k in range(max(0, z - reach), min(len(data), z + reach + 1)):
             if k not in cache:
-                image = np.asarray(data[k], np.float32)
-                bad = ~np.isfinite(image)
-                if bad.any():
-                    broken.append(k)
-                    image = np.where(bad, np.median(image[~bad]) if not bad.all() else 0.0, image)
-                if np.ptp(image) == 0:
-                    flat.append(k)
-                cache[k] = image
+                cache[k] = _finite(np.asarray(data[k], np.float32), k, odd)
         cache.pop(z - reach - 1, None)
         # the filter is mirrored at the top and the bottom of the volume
         index = np.abs(np.arange(z - reach, z + reach + 1))
         index = np.where(index >= len(data), 2 * len(data) - 2 - index, index)
         total = sum(w * cache[int(k)] for w, k in zip(weights, index))
         yield np.asarray(_finished(jnp.asarray(total / weights.sum()), shape, plain, voxel_size))
-    if flat:
-        warn(f"{len(flat)} constant slices ({_span(flat)}): what is found there comes from their neighbours")
-    if broken:
-        warn(f"{len(broken)} slices hold NaN or infinity ({_span(broken)}): replaced by the slice's median")
+
+
+def _finite(image: np.ndarray, k: int, odd: Odd) -> np.ndarray:
+    """A slice without NaN and infinity."""
+    bad = ~np.isfinite(image)
+    if bad.any():
+        odd.broken.add(k)
+        image = np.where(bad, np.median(image[~bad]) if not bad.all() else 0.0, image)
+    if np.ptp(image) == 0:
+        odd.flat.add(k)
+    return image
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2, 3))
@@ -80,7 +109,7 @@ def _back(probability: Array, shape: tuple[int, int]) -> Array:
     return jnp.stack([preprocess.rescale(probability[..., c], shape) for c in range(probability.shape[-1])], -1)
 
 
-def _span(slices: list[int]) -> str:
+def _span(slices: set[int]) -> str:
     return f"{min(slices)}" if len(slices) == 1 else f"{min(slices)} to {max(slices)}"
 
 
@@ -96,67 +125,108 @@ def network_shape(
 
 
 class Prediction(NamedTuple):
-    """What the network says, at the input's voxels.
+    """What the network says, at the input's voxels; volumes that lie on disk are read slab by slab.
 
     Attributes:
-        probability: float16, of membrane; of slices smoothed along the beam, if they are.
+        probability: uint8, 255ths, of membrane; of slices smoothed along the beam, if they are.
         semantic: int8 labels.
         sharp: the probability in slices as they are; None if those are the same, or there are too few to be smoothed.
     """
 
-    probability: np.ndarray
-    semantic: np.ndarray
-    sharp: np.ndarray | None
+    probability: np.ndarray | Slabs
+    semantic: np.ndarray | Slabs
+    sharp: np.ndarray | Slabs | None
 
 
 def predict(tomogram: Tomogram, config: Config, run: Run) -> Prediction:
-    """Network stage: one look at slices smoothed along the beam, and one at slices as they are.
+    """Network stage: one look at slices smoothed along the beam, and one at slices as they are, slab by slab.
 
     Arguments:
         tomogram: (nz, ny, nx), from `as_volume`.
         config: weights, tiling and filters.
-        run: told of the resampling, of constant slices and of those that hold NaN.
+        run: told of the resampling, of constant slices and of those that hold NaN; keeps the slabs if it keeps anything.
 
     Raises:
         JaxmemError: if the weights cannot be read.
     """
     model, pixel_size, digest = load_weights(config.network.weights or None)
-    twice = config.preprocess.z_sigma > 0 and not is_flat(tomogram.data.shape)
+    shape = tomogram.data.shape
+    twice = config.preprocess.z_sigma > 0 and not is_flat(shape)
     n = config.network
     predictor = Predictor(model, tile=n.tile, overlap=n.overlap, symmetries=n.symmetries)
-    shape = network_shape(tomogram.data.shape[1:], tomogram.voxel_size, pixel_size, config.preprocess)
+    seen = network_shape(shape[1:], tomogram.voxel_size, pixel_size, config.preprocess)
     run.decide(
-        f"slices are resampled from {tomogram.voxel_size:.2f} to {pixel_size:.2f} A per pixel ({shape[1]} x {shape[0]})"
-        if shape != tomogram.data.shape[1:]
+        f"slices are resampled from {tomogram.voxel_size:.2f} to {pixel_size:.2f} A per pixel ({seen[1]} x {seen[0]})"
+        if seen != shape[1:]
         else f"slices are used at {tomogram.voxel_size:.2f} A per pixel (the network's is {pixel_size:.2f})"
     )
-    many = len(tomogram.data)
-    with run.stage("network", 2 * many if twice else many) as step:
-        probability, semantic = _look(tomogram, predictor, pixel_size, config.preprocess, run.warn, step)
-        sharp = None
-        if twice:
-            plain = replace(config.preprocess, z_sigma=0.0)
-            sharp, _ = _look(tomogram, predictor, pixel_size, plain, lambda _: None, lambda done: step(many + done))
+    slab = slab_of(shape)
+    odd = Odd(set(), set())
+    looks = {"probability": config.preprocess}
+    if twice:
+        looks["sharp"] = replace(config.preprocess, z_sigma=0.0)
+    kinds = dict.fromkeys(looks, np.uint8) | {"semantic": np.int8}
+    whole = {} if run.pieces else {name: np.empty(shape, kind) for name, kind in kinds.items()}
+    with run.stage("network", len(looks) * shape[0]) as step:
+        for k, start in enumerate(range(0, shape[0], slab)):
+            stop = min(start + slab, shape[0])
+            piece = run.pieces.get(run.name("network", k)) if run.pieces else None
+            if piece is None:
+                piece = {}
+                for number, (name, filters) in enumerate(looks.items()):
+                    done = len(looks) * start + number * (stop - start)
+                    slices = prepared_slices(tomogram.data, tomogram.voxel_size, pixel_size, filters, odd, start, stop)
+                    found = _look(slices, predictor, shape[1:], seen, lambda i, done=done: step(done + i))
+                    piece[name] = np.stack([one[0] for one in found])
+                    if name == "probability":
+                        piece["semantic"] = np.stack([one[1] for one in found])
+                own = range(start, stop)
+                piece |= {name: np.array(sorted(getattr(odd, name) & set(own)), int) for name in Odd._fields}
+                if run.pieces:
+                    run.pieces.put(run.name("network", k), piece)
+            for name in Odd._fields:
+                getattr(odd, name).update(piece[name].tolist())
+            for name in whole:
+                whole[name][start:stop] = piece[name]
+            step(len(looks) * stop)
+    odd.tell(run.warn)
     run.digests["network"] = digest
-    return Prediction(probability, semantic, sharp)
+
+    def volume(name: str) -> np.ndarray | Slabs:
+        if not run.pieces:
+            return whole[name]
+        return Slabs(lambda k: _again(run, k)[name], shape, kinds[name], slab)
+
+    return Prediction(volume("probability"), volume("semantic"), volume("sharp") if twice else None)
+
+
+def _again(run: Run, k: int) -> Piece:
+    """A slab that has been written."""
+    name = run.name("network", k)
+    piece = run.pieces.get(name) if run.pieces else None
+    if piece is None:
+        raise JaxmemError(f"{name}: gone from the run's folder or damaged; give the same command once more")
+    return piece
+
+
+def slab_of(shape: tuple[int, ...]) -> int:
+    """Slices that are written together: a multiple of the network's batch, of 8 million voxels or less where that can be."""
+    return int(np.clip(_SLAB_VOXELS // (_BATCH * shape[1] * shape[2]), 1, _MOST_SLICES // _BATCH)) * _BATCH
 
 
 def _look(
-    tomogram: Tomogram,
+    slices: Iterator[np.ndarray],
     predictor: Predictor,
-    pixel_size: float,
-    config: PreprocessConfig,
-    warn: Callable[[str], None],
+    shape: tuple[int, ...],
+    seen: tuple[int, ...],
     step: Callable[[int], None],
-) -> tuple[np.ndarray, np.ndarray]:
-    """Probability of membrane and semantic labels of all slices."""
-    data = tomogram.data
-    rescaled = network_shape(data.shape[1:], tomogram.voxel_size, pixel_size, config) != data.shape[1:]
-    probability = np.empty(data.shape, np.float16)
-    semantic = np.empty(data.shape, np.int8)
-    for z, p in enumerate(predictor(prepared_slices(data, tomogram.voxel_size, pixel_size, config, warn))):
-        p = np.asarray(_back(p, data.shape[1:])) if rescaled else p
-        probability[z] = p[..., MEMBRANE]
-        semantic[z] = np.select([p.argmax(-1) == MEMBRANE, p.argmax(-1) == PROTEIN], [MEMBRANE, PROTEIN], BACKGROUND)
-        step(z + 1)
-    return probability, semantic
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Probability of membrane (255ths) and semantic labels of some slices."""
+    found = []
+    for p in predictor(slices):
+        p = np.asarray(_back(p, shape)) if seen != shape else p
+        best = p.argmax(-1)
+        semantic = np.select([best == MEMBRANE, best == PROTEIN], [MEMBRANE, PROTEIN], BACKGROUND).astype(np.int8)
+        found.append((np.round(255.0 * np.clip(p[..., MEMBRANE], 0.0, 1.0)).astype(np.uint8), semantic))
+        step(len(found))
+    return found

@@ -1,12 +1,15 @@
-"""What a run records on the way."""
+"""What a run records on the way, and what it keeps for a later one."""
 
+import json
 import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import numpy as np
 
+from jaxmem.pipeline.pieces import Piece, Pieces
 from jaxmem.results import Groups
 
 log = logging.getLogger("jaxmem")
@@ -14,12 +17,28 @@ log = logging.getLogger("jaxmem")
 Progress = Callable[[str, int, int], None]
 """Told the stage's name, the steps done, and the steps in all."""
 
+T = TypeVar("T")
+
 
 class Run:
-    """Collects what a run decides and how long its stages take; a stage's progress goes to the caller."""
+    """Collects what a run decides and how long its stages take; a stage's progress goes to the caller.
 
-    def __init__(self, progress: Progress | None):
+    Arguments:
+        progress: told how far each stage is.
+        pieces: where finished pieces are kept; nowhere when None.
+        keys: of each stage: names of what it is made from.
+        workers: threads that take slabs side by side; each takes memory of its own. As many as there are cores when None.
+    """
+
+    def __init__(
+        self,
+        progress: Progress | None,
+        pieces: Pieces | None = None,
+        keys: dict[str, str] | None = None,
+        workers: int | None = None,
+    ):
         self.progress = progress or (lambda *_: None)
+        self.pieces, self.keys, self.workers = pieces, keys or {}, workers
         self.decisions: list[str] = []
         self.warnings: list[str] = []
         self.seconds: dict[str, float] = {}
@@ -43,4 +62,41 @@ class Run:
         self.progress(name, 0, total)
         yield lambda done: self.progress(name, done, total)
         self.progress(name, total, total)
-        self.seconds[name] = round(time.perf_counter() - start, 3)
+        self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - start, 3)
+
+    def name(self, stage: str, part: int | None = None) -> str:
+        """Of a stage's piece, or of one of its parts."""
+        whole = f"{stage}-{self.keys.get(stage, '')}"
+        return whole if part is None else f"{whole}/{part:05d}"
+
+    def once(self, stage: str, compute: Callable[[], T], pack: Callable[[T], Piece], unpack: Callable[[Piece], T]) -> T:
+        """What a stage computes, or what was kept of it; in both cases with what it decided.
+
+        Arguments:
+            stage: one of `keys`.
+            compute: the stage.
+            pack, unpack: its result as a piece, and back.
+        """
+        if self.pieces is None:
+            return compute()
+        kept = self.pieces.get(self.name(stage))
+        if kept is not None:
+            said = json.loads(str(kept.pop("said")))
+            for text in said["decisions"]:
+                self.decide(text)
+            for text in said["warnings"]:
+                self.warn(text)
+            self.seconds |= said["seconds"]
+            self.digests |= said["digests"]
+            return unpack(kept)
+        many = len(self.decisions), len(self.warnings)
+        before, digests = dict(self.seconds), dict(self.digests)
+        value = compute()
+        said = {
+            "decisions": self.decisions[many[0] :],
+            "warnings": self.warnings[many[1] :],
+            "seconds": {name: s for name, s in self.seconds.items() if before.get(name) != s},
+            "digests": {name: d for name, d in self.digests.items() if name not in digests},
+        }
+        self.pieces.put(self.name(stage), pack(value) | {"said": np.array(json.dumps(said))})
+        return value

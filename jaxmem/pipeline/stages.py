@@ -1,86 +1,121 @@
 """One function per stage, and `segment`, which chains them from a tomogram."""
 
+from dataclasses import asdict, fields
+from typing import TypeAlias
+
 import jax
 import numpy as np
 from scipy.spatial import cKDTree
 
+from jaxmem import __version__
 from jaxmem.defaults import FROM_NETWORK, decided, known
-from jaxmem.grouping import Midline, Region, merge_regions, midline, select_membranes
+from jaxmem.grouping import Midline, Region, as_share, members_of, merge_regions, midline, select_membranes
 from jaxmem.grouping.rl.slices import link_regions, link_volume
 from jaxmem.grouping.rl.weights import load_linker, load_walker
-from jaxmem.pipeline.evidence import weigh
 from jaxmem.pipeline.network import Prediction, predict
-from jaxmem.pipeline.pruning import Slices, prune_and_recover, slice_ellipses
+from jaxmem.pipeline.packing import (
+    pack_grouping,
+    pack_lines,
+    pack_pruning,
+    unpack_grouping,
+    unpack_lines,
+    unpack_pruning,
+)
+from jaxmem.pipeline.pieces import Slabs, key_of
+from jaxmem.pipeline.pruning import Ellipses, prune_and_recover, slice_ellipses
 from jaxmem.pipeline.record import Progress, Run
+from jaxmem.pipeline.surfaces import surfaces
 from jaxmem.pipeline.volume import as_volume, is_flat
-from jaxmem.results import Groups, MembraneResult, Result
+from jaxmem.results import Groups, Result
 from jaxmem.settings import Config
-from jaxmem.surface import extract, fit_membranes, paint
 from jaxmem.types import Tomogram
+
+Volume: TypeAlias = np.ndarray | Slabs
 
 _NEAR = 28.0  # A; so far smoothing may have moved a membrane
 _SMOOTHING = 20.0  # A; of the midline, about half a bilayer; by hand
 
 
-def group(
-    probability: np.ndarray, sigma: float, voxel_size: float, config: Config, run: Run, *, faint: bool = True
-) -> tuple[Midline, list[Region]]:
-    """Grouping stage: midline points, regions, membranes (paper, Section 4.2).
+def midlines(
+    probability: Volume, sigma: float, config: Config, run: Run, *, faint: bool = True, threshold: float | None = None
+) -> Midline:
+    """Midline stage: points on the middle of membranes.
 
-    With `faint` the midline holds fainter points, too, which ellipses may ask for; regions are made without those.
+    Arguments:
+        probability: (nz, ny, nx), 0...1 or 255ths; few slices count as their mean.
+        sigma: smoothing, voxels.
+        config: thresholds.
+        run: told how long it took; says how many threads are at work.
+        faint: keep fainter points, too, which ellipses may ask for.
+        threshold: of the smoothed probability; `config.midline.threshold` when None.
     """
-    volume = probability.mean(0, dtype=np.float32) if is_flat(probability.shape) else probability
+    flat = is_flat(probability.shape)
+    volume = as_share(np.asarray(probability)).mean(0, dtype=np.float32) if flat else probability
     threshold = known(config.midline.threshold)
+    wants = faint and config.ellipse.enabled and not flat
+    least = min(threshold, config.ellipse.least_probability) if wants else threshold
     with run.stage("midlines", 1):
-        line = _line(volume, sigma, config, faint and not is_flat(probability.shape))
-        clear = np.flatnonzero(line.weight > threshold)
-        bright = Midline(*(a[clear] for a in line))
-    region = _regions(bright, volume, sigma, threshold, voxel_size, config, run)
-    run.groups = Groups(bright.points, region, [])
-    with run.stage("selection", 1):
-        regions = select_membranes(bright, region, volume.shape, voxel_size, config.select, run.decide)
-    run.decide(f"{len(clear)} midline points in {region.max(initial=0)} regions; {len(regions)} membranes")
-    return line, [r._replace(members=clear[r.members]) for r in regions]
+        return midline(volume, sigma, least, threshold, run.workers)
 
 
-def _line(volume: np.ndarray, sigma: float, config: Config, faint: bool) -> Midline:
-    """The midline, with the points that ellipses may ask for if `faint`."""
+def group(
+    line: Midline, probability: Volume, sigma: float, voxel_size: float, config: Config, run: Run
+) -> tuple[list[Region], np.ndarray]:
+    """Grouping stage: regions of clear midline points, and membranes (paper, Section 4.2).
+
+    Arguments:
+        line: from `midlines`, fainter points included.
+        probability: what it was made from.
+        sigma: smoothing of the midline, voxels.
+        voxel_size: A.
+        config: thresholds and method.
+        run: told what was decided.
+
+    Returns:
+        The membranes, with indices into `line`, and the region of each clear point.
+    """
     threshold = known(config.midline.threshold)
-    least = min(threshold, config.ellipse.least_probability) if faint and config.ellipse.enabled else threshold
-    return midline(volume, sigma, least, threshold)
+    clear = np.flatnonzero(line.weight > threshold)
+    bright = Midline(*(a[clear] for a in line))
+    region = _regions(bright, probability, sigma, threshold, voxel_size, config, run)
+    shape = probability.shape[1:] if is_flat(probability.shape) else probability.shape
+    with run.stage("selection", 1):
+        regions = select_membranes(bright, region, shape, voxel_size, config.select, run.decide)
+    run.decide(f"{len(clear)} midline points in {region.max(initial=0)} regions; {len(regions)} membranes")
+    return [r._replace(members=clear[r.members]) for r in regions], region
 
 
 def sharpen(
-    line: Midline, regions: list[Region], sharp: np.ndarray, sigma: float, voxel_size: float, config: Config, run: Run
-) -> tuple[Midline, list[Region]]:
+    line: Midline, regions: list[Region], fine: Midline, voxel_size: float, config: Config, run: Run
+) -> list[Region]:
     """Membranes found in smoothed slices take their points from the midline of slices as they are.
 
     A point is the nearest membrane's if that is within 28 A (two voxels at least) and runs the same way. Membranes of which less than a quarter
     is left were made by the smoothing, and are dropped.
 
     Arguments:
-        line, regions: from `group`, of smoothed slices.
-        sharp: (nz, ny, nx) probability of membrane in slices as they are.
-        sigma: smoothing of the midline, voxels.
+        line, regions: of smoothed slices.
+        fine: the midline of slices as they are.
         voxel_size: A.
         config: thresholds.
         run: told what was dropped.
 
     Returns:
-        The midline of slices as they are, and the membranes with their points on it.
+        The membranes with their points on `fine`.
     """
     if not regions:
-        return line, regions
+        return regions
     with run.stage("sharpening", 1):
-        fine = _line(sharp, sigma, config, faint=True)
-        owner = np.concatenate([np.full(len(r.members), k) for k, r in enumerate(regions)])
+        owner = np.repeat(np.arange(len(regions)), [len(r.members) for r in regions])
         members = np.concatenate([r.members for r in regions])
-        distance, near = cKDTree(line.points[members]).query(fine.points, workers=-1)
-        along = np.abs((fine.normals * line.normals[members[near]]).sum(1))
-        mine = (
-            (distance < max(_NEAR / voxel_size, 2.0)) & (along > 0.7) & (fine.weight > known(config.midline.threshold))
-        )
-        taken = [np.flatnonzero(mine & (owner[near] == k)) for k in range(len(regions))]
+        reach = max(_NEAR / voxel_size, 2.0)
+        distance, near = cKDTree(line.points[members]).query(fine.points, distance_upper_bound=reach, workers=-1)
+        asked = np.flatnonzero((distance < reach) & (fine.weight > known(config.midline.threshold)))
+        near = near[asked]
+        along = np.abs((fine.normals[asked] * line.normals[members[near]]).sum(1))
+        number = np.zeros(len(fine.points), int)
+        number[asked] = np.where(along > 0.7, owner[near] + 1, 0)
+        taken = members_of(number, len(regions))
     kept = []
     for region, points in zip(regions, taken):
         if len(points) >= 0.25 * len(region.members):
@@ -88,12 +123,12 @@ def sharpen(
         else:
             where = np.round(line.points[region.members].mean(0)).astype(int).tolist()
             run.decide(f"the membrane at {where} was dropped: slices that are not smoothed do not show it")
-    return fine, kept
+    return kept
 
 
 def _regions(
     bright: Midline,
-    volume: np.ndarray,
+    probability: Volume,
     sigma: float,
     threshold: float,
     voxel_size: float,
@@ -109,7 +144,8 @@ def _regions(
     run.decide("grouping: walker and linker in each slice, then across slices")
     linker = load_linker(g.weights or None)
     run.digests |= {"linker": linker.digest, "walker": load_walker().digest}
-    slices = volume[None] if volume.ndim == 2 else volume
+    flat = is_flat(probability.shape)
+    slices = as_share(np.asarray(probability)).mean(0, keepdims=True) if flat else probability
     with run.stage("linking", len(slices)) as step:
         key = jax.random.key(g.seed)
         lines, membrane = link_volume(key, linker, slices, sigma, threshold, voxel_size, g.walks, step)
@@ -119,69 +155,12 @@ def _regions(
         return link_regions(bright, lines, membrane, voxel_size, config.merge)
 
 
-def surfaces(
-    line: Midline,
-    regions: list[Region],
-    slices: Slices | None,
-    shape: tuple[int, ...],
-    voxel_size: float,
-    config: Config,
-    run: Run,
-    keep: bool = True,
-) -> tuple[list[MembraneResult], np.ndarray, np.ndarray]:
-    """Surface stage: implicit functions, meshes, labels of equal thickness and the uncertainty volume (A).
-
-    With `keep` the result's membranes hold their implicit functions.
-    """
-    flat = is_flat(shape)
-    volume_shape = shape[1:] if flat else shape
-    with run.stage("gaussian process", 1):
-        members = [r.members for r in regions]
-        fitted = fit_membranes(
-            [line.points[i] for i in members],
-            [line.normals[i] for i in members],
-            [r.shape for r in regions],
-            [r.closed for r in regions],
-            config.fit,
-        )
-    labels = np.zeros(volume_shape, np.int16)
-    sigma = np.zeros(volume_shape, np.float32)
-    closest = np.full(volume_shape, np.inf, np.float32)
-    found: list[MembraneResult] = []
-    # thinner than a voxel's diagonal in the slice, labels would fall to pieces
-    half = max(0.5 * known(config.fit.thickness) / voxel_size, 0.75)
-    with run.stage("surfaces", len(fitted)) as step:
-        for i in range(len(fitted)):
-            membrane, fitted[i] = fitted[i], None  # factors are large: what is not kept is freed
-            where = np.round(line.points[regions[i].members].mean(0)).astype(int).tolist()
-            extracted = extract(membrane, volume_shape, config.fit) if membrane is not None else None
-            if membrane is None or extracted is None:
-                run.warn(f"the membrane at {where} was dropped: no surface fits its {len(regions[i].members)} points")
-                continue
-            mesh, field = extracted
-            evidence = weigh(line, regions[i], i, slices, mesh, membrane.noise, config.fit)
-            run.groups.members.append(membrane.points)
-            surface = membrane.surface if keep else None
-            found.append(MembraneResult(mesh, len(membrane.points), membrane.noise, evidence, surface))
-            number = len(found)
-            paint(labels, sigma, number, mesh, field, half, closest)
-            kind = "closed" if mesh.closed else "cut by the volume's border" if mesh.cut else "open"
-            run.decide(
-                f"membrane {number} at {where}: {kind}, {len(mesh.vertices)} vertices, noise {membrane.noise:.2f} voxels"
-            )
-            step(i + 1)
-    sigma *= voxel_size
-    if flat:
-        labels, sigma = (np.ascontiguousarray(np.broadcast_to(a, shape)) for a in (labels, sigma))
-    return found, labels, sigma
-
-
 def finish(
     run: Run,
-    semantic: np.ndarray,
+    semantic: Volume,
     line: Midline,
     regions: list[Region],
-    slices: Slices | None,
+    slices: dict[int, Ellipses] | None,
     tomogram: Tomogram,
     config: Config,
     keep_surfaces: bool = True,
@@ -192,15 +171,27 @@ def finish(
     shape = tomogram.data.shape
     if shape[0] > 1 and is_flat(shape):
         run.decide(f"{shape[0]} slices are too few for surfaces: their mean is fitted with curves")
-    found, labels, sigma = surfaces(line, regions, slices, shape, tomogram.voxel_size, config, run, keep_surfaces)
+    size = tomogram.voxel_size
+    found, canvas = surfaces(line, regions, slices, shape, size, config, run, keep_surfaces)
+    labels: Volume = Slabs(lambda k: canvas.slab(k)[0], canvas.shape, np.int16, canvas.thickness)
+    sigma: Volume = Slabs(lambda k: size * canvas.slab(k)[1], canvas.shape, np.float32, canvas.thickness)
+    if is_flat(shape):
+        labels, sigma = (np.ascontiguousarray(np.broadcast_to(np.asarray(a), shape)) for a in (labels, sigma))
+    elif run.pieces is None:
+        labels, sigma = np.asarray(labels), np.asarray(sigma)
     return Result(
-        semantic, labels, sigma, found, config, tomogram.voxel_size, tomogram.origin,
+        semantic, labels, sigma, found, config, size, tomogram.origin,
         run.decisions, run.warnings, run.seconds, run.digests, run.groups,
     )  # fmt: skip
 
 
 def segment(
-    tomogram: Tomogram, config: Config | None = None, progress: Progress | None = None, *, keep_surfaces: bool = True
+    tomogram: Tomogram,
+    config: Config | None = None,
+    progress: Progress | None = None,
+    *,
+    keep_surfaces: bool = True,
+    run: Run | None = None,
 ) -> Result:
     """Find every membrane of a tomogram.
 
@@ -209,6 +200,8 @@ def segment(
         config: all settings; the defaults when None.
         progress: told how far each stage is.
         keep_surfaces: keep each membrane's implicit function in the result, so that it can be called: 16 to 32 MB each.
+        run: where what is finished is kept, if anywhere; see `segment_file`. Volumes and membranes of the result are then read from
+            there when they are asked for, and `keep_surfaces` has no effect.
 
     Returns:
         Volumes, surfaces and what was decided. No membrane at all is a result with empty labels, not an error.
@@ -223,7 +216,7 @@ def segment(
     """
     tomogram = as_volume(tomogram)
     config = for_tomogram(config or Config(), tomogram.voxel_size)
-    run = Run(progress)
+    run = run or Run(progress)
     if config.grouping.method == "rl":
         load_linker(config.grouping.weights or None)  # before the network has run, what is wrong with the file is said
     return assemble(predict(tomogram, config, run), tomogram, config, run, keep_surfaces)
@@ -235,13 +228,51 @@ def for_tomogram(config: Config, voxel_size: float) -> Config:
     return decided(config, **FROM_NETWORK)
 
 
+def stage_keys(source: str, config: Config) -> dict[str, str]:
+    """What each stage's pieces are named after: its input, what came before, and the settings that it depends on.
+
+    Arguments:
+        source: stands for the input and for the weights.
+        config: without anything left open.
+    """
+    c = {name: asdict(getattr(config, name)) for name in (f.name for f in fields(config))}
+    faint = (c["ellipse"]["enabled"], c["ellipse"]["least_probability"])
+    keys, name = {}, key_of(source, __version__)
+    for stage, settings in (
+        ("network", (c["preprocess"], c["network"])),
+        ("midlines", (c["midline"], faint)),
+        ("regions", (c["grouping"], c["merge"], c["select"])),
+        ("ellipses", (c["ellipse"], c["fit"]["inflation"])),
+        ("surfaces", c["fit"]),
+    ):
+        keys[stage] = name = key_of(name, stage, settings)
+    return keys
+
+
 def assemble(seen: Prediction, tomogram: Tomogram, config: Config, run: Run, keep_surfaces: bool = True) -> Result:
     """From what the network says to surfaces: all stages after it; `config` without anything left open, `keep_surfaces` as for `segment`."""
     size = tomogram.voxel_size
     sigma = max(1.0, known(config.midline.sigma) / size)
-    line, regions = group(seen.probability, sigma, size, config, run)
-    if seen.sharp is not None:
-        line, regions = sharpen(line, regions, seen.sharp, sigma, size, config, run)
-    slices = slice_ellipses(line, regions, config, run)
-    regions = prune_and_recover(line, regions, slices, config, run)
+
+    def points() -> list[Midline]:
+        looks = [seen.probability] if seen.sharp is None else [seen.probability, seen.sharp]
+        return [midlines(volume, sigma, config, run) for volume in looks]
+
+    lines = run.once("midlines", points, pack_lines, unpack_lines)
+
+    def grouped() -> tuple[list[Region], np.ndarray]:
+        regions, region = group(lines[0], seen.probability, sigma, size, config, run)
+        if seen.sharp is not None:
+            regions = sharpen(lines[0], regions, lines[1], size, config, run)
+        return regions, region
+
+    regions, region = run.once("regions", grouped, pack_grouping, unpack_grouping)
+    run.groups = Groups(lines[0].points[lines[0].weight > known(config.midline.threshold)], region, [])
+    line = lines.pop()
+
+    def pruned() -> tuple[dict[int, Ellipses] | None, list[Region]]:
+        slices = slice_ellipses(line, regions, config, run)
+        return slices, prune_and_recover(line, regions, slices, config, run)
+
+    slices, regions = run.once("ellipses", pruned, pack_pruning, unpack_pruning)
     return finish(run, seen.semantic, line, regions, slices, tomogram, config, keep_surfaces)

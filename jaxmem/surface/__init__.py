@@ -1,7 +1,10 @@
 """The host half of the surfaces: batches of membranes, meshes with error bars, labels (paper, Sections 5.2 and 6.2)."""
 
 from jaxmem.surface.fitting import Membrane as Membrane
+from jaxmem.surface.fitting import fit_each as fit_each
 from jaxmem.surface.fitting import fit_membranes as fit_membranes
+from jaxmem.surface.labels import Canvas as Canvas
+from jaxmem.surface.labels import Paint as Paint
 from jaxmem.surface.labels import paint as paint
 from jaxmem.surface.mesh import Mesh as Mesh
 from jaxmem.surface.mesh import extract as extract

@@ -1,5 +1,6 @@
 """Batches of membranes: their points are chosen on the host, and all of one padded size are fitted by one program."""
 
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -14,13 +15,14 @@ from jaxmem.defaults import FROM_NETWORK, decided, known
 from jaxmem.grouping.shape import Shape
 from jaxmem.membrane import AMPLITUDE, EXACT_ROWS, LEARN_ROWS, Problem, Surface, learn, solve
 from jaxmem.numerics import bucket_size, pad_to
-from jaxmem.points import evenly, first_of_each, orient, roughness
+from jaxmem.points import Cells, evenly, first_of_each, orient, roughness
 from jaxmem.settings import Config, FitConfig
 
 _ROWWISE = ("points", "values", "sigma", "data", "mask")  # parts of a `Problem` that have a row for each value
 _NEIGHBOURHOOD = 4.0  # voxels within which a point's company is counted
 _COMPANY = 0.35  # a point with less than this share of the median company is a stray one; not tuned
 _OPEN_ANCHORS = 460  # points of an open membrane with anchors: 920 rows, within an exact fit; not tuned
+_TOGETHER = 64  # membranes at a time on an accelerator, for the memory
 _BETWEEN = 0.4  # anchors of an open membrane go at most this share of the way to the next membrane
 
 
@@ -129,11 +131,7 @@ def fit_membranes(
     closed: list[bool],
     config: FitConfig | None = None,
 ) -> list[Membrane | None]:
-    """Fit every membrane; those whose padded sizes agree are one batched program.
-
-    Amplitude, noise and the anchors' reliability are learnt from at most 512 rows of each; the fit then uses all. It runs in
-    double precision: with few anchors and little noise its condition exceeds what single precision holds, and the mean is a
-    difference of large terms.
+    """Fit every membrane, and keep all fits: 16 to 32 MB each. `fit_each` gives them one after another.
 
     Arguments:
         points, normals: per membrane, (n_i, d) in voxels.
@@ -144,33 +142,91 @@ def fit_membranes(
     Returns:
         One `Membrane` each, None where the factorisation failed, a point is not finite, or fewer than four are distinct.
     """
-    config = decided(Config(fit=config or FitConfig()), fit=FROM_NETWORK["fit"]).fit
-    usable = [i for i, p in enumerate(points) if np.isfinite(p).all() and len(np.unique(p, axis=0)) >= 4]
     fitted: list[Membrane | None] = [None] * len(points)
-    if not usable:
-        return fitted
-    prepared: dict[int, _Prepared] = {}
-    with jax.enable_x64(True):
-        for i in usable:
-            rest = [q for j, q in enumerate(points) if j != i and np.isfinite(q).all()]
-            others = cKDTree(np.concatenate(rest)) if rest and not closed[i] else None
-            shape = jax.tree.map(np.float64, shapes[i])
-            prepared[i] = _prepare(points[i].astype(float), normals[i], shape, closed[i], others, config)
-        learnt: dict[int, Any] = {}
-        for members, problem in _batches({i: _few(p.problem) for i, p in prepared.items()}):
-            results = learn_batch(problem, config.least_noise, config.inflation)
-            learnt |= dict(zip(members, _rows(results, len(members))))
-        good = {i: p.problem for i, p in prepared.items() if bool(learnt[i].posterior.success)}
-        for members, problem in _batches(good):
-            start = _stack([learnt[i] for i in members], len(problem.points))
-            results = solve_batch(start, problem, config.inflation, config.bars, known(config.inducing))
-            for i, posterior in zip(members, _rows(results, len(members))):
-                if bool(posterior.success):
-                    p = prepared[i]
-                    noise = float(learnt[i].noise * np.median(p.problem.sigma[p.problem.data]))
-                    surface = Surface(posterior, jnp.asarray(p.centre))
-                    fitted[i] = Membrane(surface, points[i], p.low, p.high, closed[i], noise)
+    for i, membrane in fit_each(points, normals, shapes, closed, config):
+        fitted[i] = membrane
     return fitted
+
+
+def fit_each(
+    points: list[np.ndarray],
+    normals: list[np.ndarray],
+    shapes: list[Shape],
+    closed: list[bool],
+    config: FitConfig | None = None,
+    wanted: Iterable[int] | None = None,
+) -> Iterator[tuple[int, Membrane | None]]:
+    """Fit membranes, few at a time; those few whose padded sizes agree are one batched program.
+
+    Amplitude, noise and the anchors' reliability are learnt from at most 512 rows of each; the fit then uses all. It runs in
+    double precision: with few anchors and little noise its condition exceeds what single precision holds, and the mean is a
+    difference of large terms.
+
+    Arguments:
+        points, normals, shapes, closed, config: see `fit_membranes`.
+        wanted: which to fit; all when None. The others only tell how far away they are.
+
+    Yields:
+        Its place and the membrane, as from `fit_membranes`. Nothing of one is kept when the next few are fitted.
+    """
+    config = decided(Config(fit=config or FitConfig()), fit=FROM_NETWORK["fit"]).fit
+    wanted = list(range(len(points))) if wanted is None else list(wanted)
+    others = _Others(points, config.offset / _BETWEEN)
+    together = 1 if jax.default_backend() == "cpu" else _TOGETHER
+    for start in range(0, len(wanted), together):
+        some = wanted[start : start + together]
+        usable = [i for i in some if np.isfinite(points[i]).all() and len(np.unique(points[i], axis=0)) >= 4]
+        fitted: dict[int, Membrane] = {}
+        with jax.enable_x64(True):
+            prepared = {
+                i: _prepare(
+                    points[i].astype(float),
+                    normals[i],
+                    jax.tree.map(np.float64, shapes[i]),
+                    closed[i],
+                    None if closed[i] else others.near(i),
+                    config,
+                )
+                for i in usable
+            }
+            for i, posterior, noise in _fitted({i: p.problem for i, p in prepared.items()}, config):
+                p = prepared[i]
+                surface = Surface(posterior, jnp.asarray(p.centre))
+                fitted[i] = Membrane(surface, points[i], p.low, p.high, closed[i], noise)
+        for i in some:
+            yield i, fitted.pop(i, None)
+
+
+class _Others:
+    """For each membrane the points of the others, as far as they are near it."""
+
+    def __init__(self, points: list[np.ndarray], reach: float):
+        self.points, self.reach = points, reach
+        finite = [p if np.isfinite(p).all() else p[:0] for p in points]
+        self.all = np.concatenate(finite) if points else np.zeros((0, 3))
+        self.owner = np.repeat(np.arange(len(points)), [len(p) for p in finite])
+        self.cells = Cells(self.all)
+
+    def near(self, i: int) -> cKDTree | None:
+        p = self.points[i]
+        found = self.cells.within(p.min(0) - self.reach, p.max(0) + self.reach)
+        found = found[self.owner[found] != i]
+        return cKDTree(self.all[found]) if len(found) else None
+
+
+def _fitted(problems: dict[int, Problem], config: FitConfig) -> Iterator[tuple[int, Any, float]]:
+    """Posterior and noise (voxels) of each problem whose factorisation succeeds."""
+    learnt: dict[int, Any] = {}
+    for members, problem in _batches({i: _few(p) for i, p in problems.items()}):
+        results = learn_batch(problem, config.least_noise, config.inflation)
+        learnt |= dict(zip(members, _rows(results, len(members))))
+    for members, problem in _batches({i: p for i, p in problems.items() if bool(learnt[i].posterior.success)}):
+        start = _stack([learnt[i] for i in members], len(problem.points))
+        results = solve_batch(start, problem, config.inflation, config.bars, known(config.inducing))
+        for i, posterior in zip(members, _rows(results, len(members))):
+            if bool(posterior.success):
+                p = problems[i]
+                yield i, posterior, float(learnt[i].noise * np.median(p.sigma[p.data]))
 
 
 def _few(problem: Problem) -> Problem:

@@ -15,6 +15,7 @@ from scipy.sparse.linalg import ArpackError, eigsh
 _CELL = 6.0  # voxels; points of a cell that hang together are one node of the graph; for the time, by hand
 _CLOSE = 1.6  # voxels between neighbours in a node: across a contact they are further apart; by hand
 _LEAST = 500  # points on the smaller side of a cut; a vesicle of 13 voxels' radius has about 2,800, half of them seen
+_PART = 2_000_000  # pairs counted together, for the memory; without influence on the result
 _FIRM = 1e-6  # keeps the Laplacian regular: small beside its eigenvalues, large beside rounding
 
 
@@ -71,12 +72,16 @@ def _patches(points, pairs, region) -> tuple[np.ndarray, csr_matrix]:
     shape = cell.max(0) - cell.min(0) + 1
     key = np.ravel_multi_index(tuple((cell - cell.min(0)).T), tuple(shape))
     inner = pairs[key[pairs[:, 0]] == key[pairs[:, 1]]]
-    inner = inner[((points[inner[:, 0]] - points[inner[:, 1]]) ** 2).sum(1) < _CLOSE**2]
-    _, patch = connected_components(coo_matrix((np.ones(len(inner)), inner.T), shape=(n, n)), directed=False)
-    ends = patch[pairs]
-    ends = ends[ends[:, 0] != ends[:, 1]]
+    parts = [inner[k : k + _PART] for k in range(0, len(inner), _PART)]
+    close = [p[((points[p[:, 0]] - points[p[:, 1]]) ** 2).sum(1) < _CLOSE**2] for p in parts]
+    inner = np.concatenate([inner[:0], *close])
+    _, patch = connected_components(coo_matrix((np.ones(len(inner), np.int8), inner.T), shape=(n, n)), directed=False)
     nodes = patch.max(initial=-1) + 1
-    half = coo_matrix((np.ones(len(ends)), ends.T), shape=(nodes, nodes)).tocsr()
+    half = csr_matrix((nodes, nodes))
+    for k in range(0, len(pairs), _PART):
+        ends = patch[pairs[k : k + _PART]]
+        ends = np.sort(ends[ends[:, 0] != ends[:, 1]], axis=1)
+        half = half + coo_matrix((np.ones(len(ends)), ends.T), shape=(nodes, nodes)).tocsr()
     return patch, half + half.T
 
 

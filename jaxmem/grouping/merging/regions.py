@@ -6,6 +6,8 @@ open. It does not change as regions grow, so the order of joining has no influen
 apart because their points face each other along the normal.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from jaxtyping import Float, Int
 from scipy import ndimage
@@ -17,6 +19,7 @@ from jaxmem.grouping.merging.bridges import cut_bridges
 from jaxmem.settings import MergeConfig
 
 _PART = 500_000  # pairs looked at together, for the memory; without influence on the result
+_BLOCK = 100_000  # points whose pairs are sought together, for the memory; without influence on the result
 _NEAREST = 2.6  # voxels; neighbours may always be so far apart: the diagonal of a cube of 1.5 voxels
 _CORE = 0.4  # of the median number of agreeing neighbours: points with fewer join nothing; by hand
 # Least |cos| between the normals of two points of one surface, and largest share of their distance that is along a normal
@@ -58,9 +61,40 @@ def neighbours(
     points: Float[np.ndarray, "n d"], normals: Float[np.ndarray, "n d"], voxel_size: float, config: MergeConfig
 ) -> tuple[Int[np.ndarray, "m 2"], Int[np.ndarray, " n"]]:
     """Pairs of near points that can lie on one smooth surface, and the connected component of each point, from 0."""
-    pairs = cKDTree(points).query_pairs(_reach(voxel_size, config), output_type="ndarray")
-    pairs = pairs[_continuous(points, normals, pairs, **_SURFACE)]
+    pairs = near_pairs(
+        points, _reach(voxel_size, config), lambda pairs: _continuous(points, normals, pairs, **_SURFACE)
+    )
     return pairs, _core_components(len(points), pairs)
+
+
+def near_pairs(
+    points: Float[np.ndarray, "n d"], reach: float, wanted: Callable[[np.ndarray], np.ndarray]
+) -> Int[np.ndarray, "m 2"]:
+    """Pairs of points no further apart than `reach`, of which `wanted` tells which are kept.
+
+    They are sought block by block along axis 0: there are many times more pairs than points, and most are not kept.
+
+    Arguments:
+        points: (n, d).
+        reach: largest distance.
+        wanted: from pairs (k, 2) to (k,) bool.
+
+    Returns:
+        Each pair once, the lower index first; in the smallest integers that hold an index.
+    """
+    order = np.argsort(points[:, 0], kind="stable")
+    height = points[order, 0]
+    kind = np.int32 if len(points) < 2**31 else np.int64
+    found = [np.zeros((0, 2), kind)]
+    for start in range(0, len(points), _BLOCK):
+        stop = min(start + _BLOCK, len(points))
+        # what is within reach of the block's last point lies in the next ones
+        end = int(np.searchsorted(height, height[stop - 1] + reach, "right"))
+        some = order[start:end]
+        pairs = cKDTree(points[some]).query_pairs(reach, output_type="ndarray")
+        pairs = some[pairs[pairs.min(1) < stop - start]]
+        found.append(np.sort(pairs[wanted(pairs)], axis=1).astype(kind))
+    return np.concatenate(found)
 
 
 def _core_components(n: int, pairs: Int[np.ndarray, "m 2"]) -> Int[np.ndarray, " n"]:
@@ -70,12 +104,11 @@ def _core_components(n: int, pairs: Int[np.ndarray, "m 2"]) -> Int[np.ndarray, "
     """
     if len(pairs) == 0:
         return np.arange(n)
-    degree = np.bincount(pairs.ravel(), minlength=n)
+    degree = np.bincount(pairs[:, 0], minlength=n) + np.bincount(pairs[:, 1], minlength=n)
     core = degree >= _CORE * np.median(degree)
-    inner = pairs[core[pairs].all(1)]
-    graph = coo_matrix((np.ones(len(inner)), inner.T), shape=(n, n))
-    _, region = connected_components(graph, directed=False)
-    edge = pairs[core[pairs].sum(1) == 1]
+    inner = pairs[core[pairs[:, 0]] & core[pairs[:, 1]]]
+    _, region = connected_components(coo_matrix((np.ones(len(inner), np.int8), inner.T), shape=(n, n)), directed=False)
+    edge = pairs[core[pairs[:, 0]] != core[pairs[:, 1]]]
     edge = np.where(core[edge[:, :1]], edge, edge[:, ::-1])  # the core point first
     region[edge[:, 1]] = region[edge[:, 0]]
     return region
@@ -120,8 +153,8 @@ def _near_pairs(points, region, gap: float) -> np.ndarray:
     # where one region is alone as far as `gap` and more, there is nothing to join
     mixed = ndimage.minimum_filter(least, 3, mode="nearest") < ndimage.maximum_filter(most, 3, mode="nearest")
     chosen = np.flatnonzero(mixed.reshape(-1)[key])
-    pairs = chosen[cKDTree(points[chosen]).query_pairs(gap, output_type="ndarray")]
-    return pairs[region[pairs[:, 0]] != region[pairs[:, 1]]]
+    own = region[chosen]
+    return chosen[near_pairs(points[chosen], gap, lambda pairs: own[pairs[:, 0]] != own[pairs[:, 1]])]
 
 
 def _join_across_gaps(points, normals, region, whole, gap: float, config: MergeConfig) -> np.ndarray:

@@ -1,14 +1,15 @@
 """Grouping by reinforcement learning, slice by slice: lines are traced and linked, and groups joined across slices."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Int, Key
 from scipy import ndimage
 
 from jaxmem.grouping.merging import MergeConfig, neighbours, relabel_by_size
-from jaxmem.grouping.midline import Midline
+from jaxmem.grouping.midline import Midline, as_share
 from jaxmem.grouping.rl.across import Lines, join_slices, propagate_labels, tangents_of
 from jaxmem.grouping.rl.linker.linking import MOST, link_segments
 from jaxmem.grouping.rl.tracing import resample, trace
@@ -20,7 +21,7 @@ PIXEL = 14.0  # A; the linker's pixel, at which its simulated membranes have the
 def link_volume(
     key: Key[Array, ""],
     linker: Linker,
-    probability: Float[np.ndarray, "nz ny nx"],
+    probability: Any,
     sigma: float,
     threshold: float,
     voxel_size: float,
@@ -32,7 +33,7 @@ def link_volume(
     Arguments:
         key: random key of the sampled walks.
         linker: from `weights.load_linker`.
-        probability: of membrane.
+        probability: (nz, ny, nx) of membrane, as for `midline`; read slice by slice.
         sigma: smoothing, voxels.
         threshold: pixels whose smoothed probability is higher are traced.
         voxel_size: A.
@@ -75,12 +76,13 @@ def link_volume(
     return lines, join_slices(lines)
 
 
-def _smoothed(probability: np.ndarray, z: int, sigma: float) -> np.ndarray:
+def _smoothed(probability: Any, z: int, sigma: float) -> np.ndarray:
     """One slice of the smoothed volume."""
     reach = int(3.0 * sigma + 0.5) if len(probability) > 1 else 0
     index = np.clip(np.arange(z - reach, z + reach + 1), 0, len(probability) - 1)
     weight = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-    mean = np.tensordot(weight / weight.sum(), np.asarray(probability[index], np.float32), 1)
+    near = as_share(probability[index[0] : index[-1] + 1])
+    mean = np.tensordot(weight / weight.sum(), near[index - index[0]], 1)
     return ndimage.gaussian_filter(mean, sigma, mode="nearest", truncate=3.0)
 
 

@@ -1,0 +1,248 @@
+"""From a file to a run's folder, in little memory: what is finished is kept, and a killed run goes on where it was."""
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxmem.grouping.rl.weights import load_linker
+from jaxmem.io import OutputFolder, is_zarr, read_volume, sha256
+from jaxmem.pipeline.files import KEPT, write_run
+from jaxmem.pipeline.masks import fit_mask
+from jaxmem.pipeline.needs import Estimate, estimate, free_memory
+from jaxmem.pipeline.pieces import Pieces
+from jaxmem.pipeline.record import Progress, Run
+from jaxmem.pipeline.stages import for_tomogram, segment, stage_keys
+from jaxmem.pipeline.volume import as_volume
+from jaxmem.results import Result
+from jaxmem.settings import Config
+from jaxmem.types import JaxmemError, Tomogram
+from jaxmem.unet import load_weights
+
+log = logging.getLogger("jaxmem")
+
+_KEEP = 0.1  # share of the tomogram's size up to which pieces are kept in a finished run
+
+
+def segment_file(
+    source: str | Path,
+    target: str | Path,
+    config: Config | None = None,
+    *,
+    voxel_size: float | None = None,
+    level: int | None = None,
+    overwrite: bool = False,
+    keep: bool | None = None,
+    memory: float | None = None,
+    obj: bool = False,
+    zarr: bool = False,
+    progress: Progress | None = None,
+    arguments: Sequence[str] = (),
+) -> int:
+    """From a tomogram's file to a run's folder, in memory that does not grow with the tomogram but for its points.
+
+    What is finished lies in `TARGET.partial`. If the process ends before the run does, the same call goes on after the last finished
+    piece, and ends with the same surfaces, labels and table. A finished run keeps its pieces if they are small; then a call with
+    other settings and `overwrite` redoes only the stages that depend on them.
+
+    Arguments:
+        source: MRC file or OME-Zarr.
+        target: the run's folder.
+        config: all settings; the defaults when None.
+        voxel_size: A; replaces the file's.
+        level: of an OME-Zarr; the one that suits the network when None.
+        overwrite: replace an earlier run.
+        keep: keep pieces in the finished run; when None, those that take less than a tenth of the tomogram's size.
+        memory: bytes that may be used; half of what is free when None.
+        obj: write OBJ meshes, too.
+        zarr: write labels and uncertainty as OME-Zarr, too.
+        progress: told how far each stage is.
+        arguments: for the manifest.
+
+    Returns:
+        The number of membranes.
+
+    Raises:
+        JaxmemError: if the input, the settings or the output folder is at fault, another process works on the same run, `memory` is
+            too little, or the disk is full.
+    """
+
+    def keys(tomogram: Tomogram, config: Config, digest: str) -> tuple[Config, str]:
+        config = for_tomogram(config, tomogram.voxel_size)
+        weights = [load_weights(config.network.weights or None)[2]]
+        if config.grouping.method == "rl":
+            weights.append(load_linker(config.grouping.weights or None).digest)
+        return config, " ".join([digest, str(tomogram.voxel_size), *weights])
+
+    def find(tomogram: Tomogram, config: Config, run: Run) -> Result:
+        return segment(tomogram, config, run=run)
+
+    pixel_size = load_weights((config or Config()).network.weights or None)[1]
+    reading = {"voxel_size": voxel_size, "level": level, "pixel_size": pixel_size}
+    writing = {"obj": obj, "zarr": zarr, "arguments": arguments, "command": "segment"}
+    return _run(source, target, config, overwrite, keep, memory, progress, reading, writing, keys, find)
+
+
+def fit_file(
+    source: str | Path,
+    target: str | Path,
+    config: Config | None = None,
+    *,
+    instances: bool = False,
+    filled: bool = False,
+    voxel_size: float | None = None,
+    level: int | None = None,
+    overwrite: bool = False,
+    keep: bool | None = None,
+    memory: float | None = None,
+    obj: bool = False,
+    zarr: bool = False,
+    progress: Progress | None = None,
+    arguments: Sequence[str] = (),
+) -> int:
+    """The same from a mask's file, by `fit_mask`; the mask itself is in memory.
+
+    Arguments:
+        source: MRC file or OME-Zarr.
+        instances, filled: see `fit_mask`.
+        target, config, voxel_size, level, overwrite, keep, memory, obj, zarr, progress, arguments: see `segment_file`.
+
+    Returns:
+        The number of membranes.
+
+    Raises:
+        JaxmemError: as `segment_file`.
+    """
+
+    def keys(mask: Tomogram, config: Config, digest: str) -> tuple[Config, str]:
+        return config, " ".join([digest, str(mask.voxel_size), str((instances, filled))])
+
+    def fit(mask: Tomogram, config: Config, run: Run) -> Result:
+        return fit_mask(mask, config, instances=instances, filled=filled, run=run)
+
+    reading = {"voxel_size": voxel_size, "level": level}
+    writing = {"obj": obj, "zarr": zarr, "arguments": arguments, "command": "fit"}
+    return _run(source, target, config, overwrite, keep, memory, progress, reading, writing, keys, fit)
+
+
+def _run(
+    source: str | Path,
+    target: str | Path,
+    config: Config | None,
+    overwrite: bool,
+    keep: bool | None,
+    memory: float | None,
+    progress: Progress | None,
+    reading: dict[str, Any],
+    writing: dict[str, Any],
+    keys: Callable[[Tomogram, Config, str], tuple[Config, str]],
+    find: Callable[[Tomogram, Config, Run], Result],
+) -> int:
+    target = Path(os.path.abspath(target))
+    output = OutputFolder(target, overwrite)
+    output.check()
+    with working_folder(target) as partial:
+        tomogram = as_volume(read_volume(source, **reading))
+        log.info("%s: %s voxels (x, y, z) of %.2f A", source, tomogram.data.shape[::-1], tomogram.voxel_size)
+        config, name = keys(tomogram, config or Config(), digest := digest_of(source))
+        needs = _checked(source, target, tomogram, memory)
+        pieces = Pieces(partial / "pieces", target / KEPT)
+        run = Run(progress, pieces, stage_keys(name, config), needs.workers)
+        result = find(tomogram, config, run)
+        most = {None: _KEEP * tomogram.data.size * tomogram.data.dtype.itemsize, True: np.inf, False: -1.0}[keep]
+        write_run(
+            target, result, tomogram, source=source, overwrite=overwrite, digest=digest, pieces=(pieces, most),
+            work=partial / "output", **writing,
+        )  # fmt: skip
+        return len(result.membranes)
+
+
+def _checked(source: str | Path, target: Path, tomogram: Tomogram, memory: float | None) -> Estimate:
+    """The estimate, told before the work starts, and what does not fit."""
+    data = tomogram.data
+    held = data.nbytes if isinstance(data, np.ndarray) and not _mapped(data) else 0
+    limit = free_memory() // 2 if memory is None else int(memory)
+    needs = estimate(data.shape, tomogram.voxel_size, held=held, memory=limit)
+    room = shutil.disk_usage(target.parent).free
+    log.info(
+        "needs about %.1f GB of memory (%.1f allowed) and at most %.1f GB of disk (%.1f free)",
+        *(n / 1e9 for n in (needs.memory, limit, needs.disk, room)),
+    )
+    if needs.memory > limit and memory is not None:
+        raise JaxmemError(
+            f"{source}: needs about {needs.memory / 1e9:.1f} GB of memory, --memory allows {limit / 1e9:.1f}; allow more, bin it or cut it"
+        )
+    if needs.memory > limit:
+        log.warning("%s may need more memory than half of what is free", source)
+    if needs.disk > room:
+        log.warning("%s may fill the disk of %s", source, target.parent)
+    return needs
+
+
+def _mapped(data: np.ndarray) -> bool:
+    """Whether an array is a view of a file that lies on disk."""
+    base: Any = data
+    while base is not None:
+        if isinstance(base, np.memmap):
+            return True
+        base = getattr(base, "base", None)
+    return False
+
+
+def digest_of(source: str | Path) -> str:
+    """SHA-256 of a file; of a Zarr, of the names, sizes and contents of all its files."""
+    source = Path(source)
+    if not is_zarr(source):
+        return sha256(source)
+    total = hashlib.sha256()
+    for path in sorted(p for p in source.rglob("*") if p.is_file()):
+        total.update(f"{path.relative_to(source).as_posix()} {sha256(path)}\n".encode())
+    return total.hexdigest()
+
+
+@contextmanager
+def working_folder(target: Path) -> Iterator[Path]:
+    """`TARGET.partial`, locked for this process; it goes when the run is complete, and stays when it is not.
+
+    Raises:
+        JaxmemError: if another process holds it, or it cannot be written.
+    """
+    partial = target.with_name(target.name + ".partial")
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+        file = open(partial / "lock.json", "a+", encoding="utf-8")  # noqa: SIM115
+    except OSError as error:
+        raise JaxmemError(f"{partial}: cannot be written ({error.strerror}); choose another folder") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            try:
+                holder = json.loads(file.read())
+            except ValueError:
+                holder = {"pid": "unknown", "host": "an unknown host", "since": "just now"}
+            raise JaxmemError(
+                f"{target}: process {holder['pid']} on {holder['host']} is at work there since {holder['since']}; wait for it or choose another folder"
+            ) from None
+        file.truncate(0)
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        json.dump({"host": platform.node(), "pid": os.getpid(), "since": since}, file)
+        file.flush()
+        try:
+            yield partial
+        except BaseException:
+            if not (partial / "pieces").exists():
+                shutil.rmtree(partial, ignore_errors=True)  # nothing was finished
+            raise
+        shutil.rmtree(partial, ignore_errors=True)
