@@ -1,7 +1,7 @@
 """Accuracy, time and memory of the whole command: `python benchmarks/pipeline.py [PART ...]`.
 
-Parts: phantom (cold and warm compilation cache), simulated (tomograms drawn from seeds not used in tuning), masks and
-virion (the folder of real data, `--data`), alpha (Fig. 22 of the paper). Each run is a process of its own, so that time
+Parts: phantom (cold and warm compilation cache), simulated (tomograms drawn from seeds not used in tuning), masks,
+other (another simulator) and virion (the folder of given data, `--data`), symmetries (of the network), alpha (Fig. 22 of the paper). Each run is a process of its own, so that time
 includes imports and compilation, and memory is the process's peak.
 """
 
@@ -69,7 +69,8 @@ def phantom(work: Path, cache: Path, *_) -> None:
     print(f"\nphantom: {sum(closed)} of {len(closed)} watertight\n")
 
 
-def simulated(work: Path, cache: Path, _: Path, seeds: list[int]) -> None:
+def drawn(work: Path, seed: int) -> tuple[Path, list[Path]]:
+    """The files of a simulated tomogram, and of its truth."""
     import jax
     import numpy as np
 
@@ -77,22 +78,57 @@ def simulated(work: Path, cache: Path, _: Path, seeds: list[int]) -> None:
     from jaxmem.simulate import VolumeModel, simulate_tomogram
     from jaxmem.types import Tomogram
 
+    made = simulate_tomogram(jax.random.key(seed), VolumeModel())
+    labels = np.asarray(made.labels, np.int16)
+    numbers = [int(i) + 1 for i in np.flatnonzero(made.present)]
+    tomogram = Tomogram(np.asarray(made.data), 14.0)
+    write_mrc(work / "t.mrc", tomogram.data, tomogram)
+    write_mrc(work / "l.mrc", labels, tomogram)
+    arrays = {f"points_{i}": made.points[i - 1] for i in numbers}
+    arrays |= {f"normals_{i}": made.normals[i - 1] for i in numbers}
+    np.savez(work / "p.npz", **{k: np.asarray(v) for k, v in arrays.items()})
+    return work / "t.mrc", [work / "l.mrc", work / "p.npz"]
+
+
+def simulated(work: Path, cache: Path, _: Path, seeds: list[int]) -> None:
     for seed in seeds:
-        made = simulate_tomogram(jax.random.key(seed), VolumeModel())
-        labels = np.asarray(made.labels, np.int16)
-        numbers = [int(i) + 1 for i in np.flatnonzero(made.present)]
-        tomogram = Tomogram(np.asarray(made.data), 14.0)
-        write_mrc(work / "t.mrc", tomogram.data, tomogram)
-        write_mrc(work / "l.mrc", labels, tomogram)
-        arrays = {f"points_{i}": made.points[i - 1] for i in numbers} | {
-            f"normals_{i}": made.normals[i - 1] for i in numbers
-        }
-        np.savez(work / "p.npz", **{k: np.asarray(v) for k, v in arrays.items()})
-        used = command(["segment", work / "t.mrc", "-o", work / "sim", "--overwrite", "--quiet"], cache)
-        print(
-            row(f"simulated, seed {seed}", scores(work / "sim", [work / "l.mrc", work / "p.npz"], cache), *used),
-            flush=True,
-        )
+        tomogram, truth = drawn(work, seed)
+        used = command(["segment", tomogram, "-o", work / "sim", "--overwrite", "--quiet"], cache)
+        print(row(f"simulated, seed {seed}", scores(work / "sim", truth, cache), *used), flush=True)
+
+
+def other(work: Path, cache: Path, data: Path, *_) -> None:
+    for name in ("clear_public", "cell_public"):
+        truth = [data / f"{name}_labels.mrc.gz", data / f"{name}_truth.npz"]
+        used = command(["segment", data / f"{name}.mrc.gz", "-o", work / "o", "--overwrite", "--quiet"], cache)
+        print(row(f"other simulator, {name}", scores(work / "o", truth, cache), *used), flush=True)
+
+
+def symmetries(work: Path, cache: Path, data: Path, seeds: list[int]) -> None:
+    """What more looks at each slice gain, and what they cost; the first run of all pays for compilation and is thrown away."""
+    public = [
+        (data / f"{n}_public.mrc.gz", [data / f"{n}_public_labels.mrc.gz", data / f"{n}_public_truth.npz"])
+        for n in ("clear", "cell")
+    ]
+    print("| symmetries | tomogram | membranes | slice Dice | distance | caps | in 95 % | network s |")
+    print("|---|---|---|---|---|---|---|---|")
+    for k, source in enumerate([*seeds, *(p for p in public if p[0].exists())]):
+        name, truth = drawn(work, source) if isinstance(source, int) else source
+        for count in (1, 2, 4) if k else (4, 1, 1, 2, 4):
+            (work / "s.toml").write_text(f"[network]\nsymmetries = {count}\n")
+            run = work / "symmetries"
+            command(
+                ["segment", name, "-o", run, "--overwrite", "--quiet", "--no-keep", "--config", work / "s.toml"], cache
+            )
+            s = scores(run, truth, cache)
+            seconds = json.loads((run / "manifest.json").read_text())["seconds"]["network"]
+            v, i = s["distance_voxels"], s["instances"]
+            shown = f"seed {source}" if isinstance(source, int) else name.name.split(".")[0]
+            print(
+                f"| {count} | {shown} | {i['matched']}/{i['truth']}, {len(i['invented'])} invented | {s['dice']['mean_slice']:.3f} | "
+                f"{v['mean']:.3f} | {v['caps']:.2f} | {v['within_95_interval']:.2f} | {seconds:.1f} |",
+                flush=True,
+            )
 
 
 def masks(work: Path, cache: Path, data: Path, *_) -> None:
@@ -130,7 +166,7 @@ def alpha(work: Path, cache: Path, *_) -> None:
 
 
 def main() -> None:
-    parts = {f.__name__: f for f in (phantom, simulated, masks, virion, alpha)}
+    parts = {f.__name__: f for f in (phantom, simulated, masks, other, virion, alpha, symmetries)}
     parser = argparse.ArgumentParser()
     parser.add_argument("parts", nargs="*", choices=[[], *parts], default=[])
     parser.add_argument("--data", type=Path, default=HERE.parents[1] / "shared" / "data")

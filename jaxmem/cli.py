@@ -23,15 +23,40 @@ _say = functools.partial(print, flush=True)  # hours of training may be read thr
 
 
 def _segment(args: argparse.Namespace) -> int:
-    from jaxmem.io import read_mrc
-    from jaxmem.pipeline import segment
+    from jaxmem.pipeline import segment_file
 
-    tomogram = read_mrc(args.tomogram, args.voxel_size)
+    return _run(args, args.tomogram, segment_file)
 
-    def find(tomogram, config, progress):
-        return segment(tomogram, config, progress, keep_surfaces=False)
 
-    return _run(args, tomogram, _configured(args), args.tomogram, "segment", find)
+def _fit(args: argparse.Namespace) -> int:
+    from jaxmem.pipeline import fit_file
+
+    return _run(args, args.mask, functools.partial(fit_file, instances=args.instances, filled=args.filled))
+
+
+def _run(args: argparse.Namespace, source: Path, function: Any) -> int:
+    config = _configured(args)
+    shown = prepare(args.quiet, args.log_json)
+    start = time.perf_counter()
+    try:
+        found = function(
+            source,
+            args.output,
+            config,
+            voxel_size=args.voxel_size,
+            level=args.level,
+            overwrite=args.overwrite,
+            keep=args.keep,
+            memory=None if args.memory is None else 1e9 * args.memory,
+            obj=args.obj,
+            zarr=args.zarr,
+            progress=shown,
+            arguments=args.arguments,
+        )
+    finally:
+        shown.close()
+    print(f"{found} membranes in {time.perf_counter() - start:.0f} s; report: {args.output / 'report.html'}")
+    return 0
 
 
 def _configured(args: argparse.Namespace) -> Any:
@@ -44,45 +69,6 @@ def _configured(args: argparse.Namespace) -> Any:
     if args.grouping is None:
         return config
     return replace(config, grouping=replace(config.grouping, method=args.grouping))
-
-
-def _fit(args: argparse.Namespace) -> int:
-    from jaxmem.io import read_mrc
-    from jaxmem.pipeline import fit_mask
-
-    def fit(tomogram, config, progress):
-        return fit_mask(tomogram, config, progress, instances=args.instances, filled=args.filled, keep_surfaces=False)
-
-    mask = read_mrc(args.mask, args.voxel_size)
-    return _run(args, mask, _configured(args), args.mask, "fit", fit)
-
-
-def _run(args, tomogram, config, source, command, function) -> int:
-    from jaxmem.io import OutputFolder
-    from jaxmem.pipeline import write_run
-
-    bars = prepare(args.quiet)
-    OutputFolder(args.output, args.overwrite).check()
-    start = time.perf_counter()
-    log.info("%s: %s voxels (x, y, z) of %.2f A", source, tomogram.data.shape[::-1], tomogram.voxel_size)
-    try:
-        result = function(tomogram, config, bars)
-    finally:
-        bars.close()
-    write_run(
-        args.output,
-        result,
-        tomogram,
-        source=source,
-        overwrite=args.overwrite,
-        obj=args.obj,
-        command=command,
-        arguments=args.arguments,
-    )
-    print(
-        f"{len(result.membranes)} membranes in {time.perf_counter() - start:.0f} s; report: {args.output / 'report.html'}"
-    )
-    return 0
 
 
 def _evaluate(args: argparse.Namespace) -> int:
@@ -117,7 +103,7 @@ def _evaluate(args: argparse.Namespace) -> int:
 def _demo(args: argparse.Namespace) -> int:
     data = Path(str(resources.files("jaxmem") / "data"))
     args.tomogram, args.voxel_size, args.config, args.grouping = data / "phantom.mrc.gz", None, None, None
-    args.obj, args.overwrite = False, True
+    args.obj, args.overwrite, args.zarr, args.level, args.memory, args.keep = False, True, False, None, None, None
     code = _segment(args)
     args.run, args.truth = args.output, [data / "phantom_labels.mrc.gz", data / "phantom_truth.npz"]
     args.json, args.filled = None, False
@@ -135,7 +121,7 @@ def _train(args: argparse.Namespace) -> int:
 
     if (args.like is None) != (args.membranes is None):
         raise JaxmemError("--like and --membranes belong together; give both or neither")
-    prepare(quiet=False)
+    prepare()
     if args.linker or args.walker:
         return _train_grouping(args)
     config = TrainConfig(epochs=args.epochs, images=args.images, batch=min(args.batch, args.images), seed=args.seed)
@@ -173,6 +159,17 @@ def _train_grouping(args: argparse.Namespace) -> int:
     return 0
 
 
+def _gigabytes(text: str) -> float:
+    """A positive number."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number of gigabytes, got {text!r}")
+    return value
+
+
 def _count(text: str) -> int:
     """A whole number from 1."""
     if not text.isdecimal() or int(text) < 1:
@@ -187,6 +184,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"jaxmem {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True)
 
+    def logs(verb: argparse.ArgumentParser) -> None:
+        verb.add_argument("--quiet", action="store_true", help="no progress, warnings only")
+        verb.add_argument("--log-json", type=Path, metavar="FILE", help="every message and step as a line of JSON")
+
     def common(verb: argparse.ArgumentParser) -> None:
         verb.add_argument("-o", "--output", type=Path, required=True, metavar="RUN", help="folder for the results")
         verb.add_argument("--voxel-size", type=float, metavar="A", help="in A; replaces the header's")
@@ -196,18 +197,32 @@ def _parser() -> argparse.ArgumentParser:
             choices=("auto", "merge", "rl"),
             help="how points become membranes: region merging (auto is this), or walker and linker",
         )
-        verb.add_argument("--overwrite", action="store_true", help="replace an earlier run in RUN")
+        verb.add_argument(
+            "--overwrite", action="store_true", help="replace an earlier run in RUN; stages that it kept are not redone"
+        )
+        verb.add_argument(
+            "--keep",
+            action=argparse.BooleanOptionalAction,
+            help="keep in RUN what a later run with other settings need not redo (default: if it takes less than a tenth of the input)",
+        )
+        verb.add_argument(
+            "--memory", type=_gigabytes, metavar="GB", help="that may be used (default: half of what is free)"
+        )
+        verb.add_argument(
+            "--level", type=int, metavar="N", help="of an OME-Zarr (default: the one nearest the network)"
+        )
+        verb.add_argument("--zarr", action="store_true", help="write labels and uncertainty as OME-Zarr too")
         verb.add_argument("--obj", action="store_true", help="write OBJ meshes too")
-        verb.add_argument("--quiet", action="store_true", help="no progress, warnings only")
+        logs(verb)
 
     verb = verbs.add_parser("demo", help="segment the tomogram that comes with the package and compare with its truth")
     verb.add_argument(
         "-o", "--output", type=Path, default=Path("jaxmem-demo"), metavar="RUN", help="folder for the results"
     )
-    verb.add_argument("--quiet", action="store_true", help="no progress, warnings only")
+    logs(verb)
     verb.set_defaults(run_verb=_demo)
     verb = verbs.add_parser("segment", help="from a tomogram to membranes")
-    verb.add_argument("tomogram", type=Path, metavar="TOMO.mrc")
+    verb.add_argument("tomogram", type=Path, metavar="TOMO", help="an MRC file, or an OME-Zarr")
     common(verb)
     verb.set_defaults(run_verb=_segment)
     verb = verbs.add_parser("fit", help="from a membrane mask to membranes")

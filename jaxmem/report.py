@@ -60,7 +60,7 @@ def _outlines(axes, labels: np.ndarray) -> None:
         axes.contour(labels == value, levels=[0.5], colors=[colours[(int(value) - 1) % 10]], linewidths=1.0)
 
 
-def _chosen(labels: np.ndarray, most: int) -> np.ndarray:
+def _chosen(labels: Any, most: int) -> np.ndarray:
     """Slices to show: evenly among those with membranes, their ends left out, or among all."""
     occupied = np.flatnonzero([labels[z].any() for z in range(len(labels))])
     inside = occupied if len(occupied) else np.arange(len(labels))
@@ -68,9 +68,7 @@ def _chosen(labels: np.ndarray, most: int) -> np.ndarray:
     return chosen[1:-1] if len(chosen) > most else chosen
 
 
-def slices_figure(
-    tomogram: Tomogram, semantic: np.ndarray, labels: np.ndarray, most: int = 4
-) -> "matplotlib.figure.Figure":
+def slices_figure(tomogram: Tomogram, semantic: Any, labels: Any, most: int = 4) -> "matplotlib.figure.Figure":
     """Slices as they are, with what the network found, and with the membranes' labels in colour; at most `most`."""
     data = tomogram.data if tomogram.data.ndim == 3 else tomogram.data[None]
     chosen = _chosen(labels, most)
@@ -93,7 +91,7 @@ def slices_figure(
     return figure
 
 
-def groups_figure(tomogram: Tomogram, groups: Any, labels: np.ndarray, most: int = 3) -> "matplotlib.figure.Figure":
+def groups_figure(tomogram: Tomogram, groups: Any, labels: Any, most: int = 3) -> "matplotlib.figure.Figure":
     """Points of the midline in at most `most` slices: in the colours of their regions, and of membranes (paper, Figs. 4 and 6)."""
     data = tomogram.data if tomogram.data.ndim == 3 else tomogram.data[None]
     chosen = _chosen(labels, most)

@@ -31,7 +31,7 @@ def test_fit_then_evaluate(mrc, shells, mask, tmp_path, capsys):
     assert main(["fit", str(source), "-o", str(run)]) == 0
     captured = capsys.readouterr()
     assert "1 membranes" in captured.out
-    for stage in ("midlines", "merging", "selection", "gaussian process", "surfaces"):
+    for stage in ("midlines", "merging", "selection", "surfaces"):
         assert stage in captured.err
     assert "grouping: region merging" in (run / "report.html").read_text()
     truth = mrc(np.where(shells[0] == 3, 3, 0).astype(np.int8), name="truth.mrc")

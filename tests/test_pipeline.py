@@ -18,7 +18,7 @@ from jaxmem.pipeline.evaluate import format_scores
 from jaxmem.pipeline.evidence import in_slice, weigh
 from jaxmem.pipeline.files import read_run
 from jaxmem.pipeline.masks import outline, truth_midlines
-from jaxmem.pipeline.network import prepared_slices
+from jaxmem.pipeline.network import Odd, prepared_slices
 from jaxmem.pipeline.pruning import prune_and_recover, slice_ellipses
 from jaxmem.pipeline.record import Run
 from jaxmem.results import Found
@@ -135,25 +135,29 @@ def test_slices_stream_from_a_volume_and_smooth_along_the_beam(phantom):
     tomogram, _ = phantom
     data = np.asarray(tomogram.data, np.float32)
     plain = PreprocessConfig(z_sigma=0.0)
-    alone = list(prepared_slices(data[10:11], 14.0, 14.0, plain, print))
-    among = list(prepared_slices(data[:20], 14.0, 14.0, plain, print))
+    alone = list(prepared_slices(data[10:11], 14.0, 14.0, plain, Odd(set(), set())))
+    among = list(prepared_slices(data[:20], 14.0, 14.0, plain, Odd(set(), set())))
     assert np.allclose(alone[0], among[10], atol=1e-5)
-    smooth = list(prepared_slices(data[:20], 14.0, 14.0, PreprocessConfig(), print))
+    smooth = list(prepared_slices(data[:20], 14.0, 14.0, PreprocessConfig(), Odd(set(), set())))
     assert (
         np.corrcoef(smooth[10].ravel(), smooth[11].ravel())[0, 1]
         > np.corrcoef(among[10].ravel(), among[11].ravel())[0, 1]
     )
-    finer = list(prepared_slices(data[:2], 7.0, 14.0, plain, print))
+    finer = list(prepared_slices(data[:2], 7.0, 14.0, plain, Odd(set(), set())))
     assert finer[0].shape == (38, 40)
 
 
 def test_membranes_are_placed_by_slices_as_they_are(shells):
     volume, _ = shells
     found, sharp, run = (volume > 0).astype(np.float32), (volume > 1).astype(np.float32), Run(None)
-    line, regions = stages.group(found, 1.4, 14.0, stages.for_tomogram(Config(), 14.0), run)
+    config = stages.for_tomogram(Config(), 14.0)
+    line = stages.midlines(found, 1.4, config, run)
+    regions, region = stages.group(line, found, 1.4, 14.0, config, run)
+    assert len(region) == (line.weight > config.midline.threshold).sum()
     assert len(regions) == 3
     moved = line._replace(points=line.points + np.float32([1.0, 0.0, 0.0]))  # as smoothing may do
-    fine, kept = stages.sharpen(moved, regions, sharp, 1.4, 14.0, stages.for_tomogram(Config(), 14.0), run)
+    fine = stages.midlines(sharp, 1.4, config, run)
+    kept = stages.sharpen(moved, regions, fine, 14.0, config, run)
     assert len(kept) == 2  # the largest shell is not in slices as they are
     assert sum("not smoothed" in text for text in run.decisions) == 1
     for region in kept:
@@ -163,8 +167,8 @@ def test_membranes_are_placed_by_slices_as_they_are(shells):
         assert len(place) > 0.9 * len(before.members)
         away, _ = cKDTree(line.points).query(fine.points[region.members])
         assert np.quantile(away, 0.95) < 1e-3
-    nothing = stages.sharpen(moved, regions, np.zeros_like(sharp), 1.4, 14.0, stages.for_tomogram(Config(), 14.0), run)
-    assert nothing[1] == []
+    nothing = stages.midlines(np.zeros_like(sharp), 1.4, config, run)
+    assert stages.sharpen(moved, regions, nothing, 14.0, config, run) == []
 
 
 @pytest.mark.parametrize("slices", [0, 1, 2, 5])
@@ -271,7 +275,7 @@ def test_evidence_tells_an_ellipsoid_from_what_is_none(bumps):
     config = replace(Config().fit, inflation=1.0, least_noise=0.3)
     fitted = fit_membranes([line.points], [line.normals], [region.shape], [True], config)[0]
     mesh = extract(fitted, (56, 64, 64), config)[0]
-    evidence = weigh(line, region, 0, None, mesh, fitted.noise, config)
+    evidence = weigh(line, region, None, mesh, fitted.noise, config)
     assert evidence.ellipses is None
     assert evidence.model == ("gp" if bumps else "ellipsoid")
     assert (abs(evidence.gp - evidence.ellipsoid) > 100) or not bumps
@@ -294,11 +298,10 @@ def test_evidence_of_ellipses_that_are_no_ellipsoid():
     fitted = fit_membranes([line.points], [line.normals], [region.shape], [True], config)[0]
     mesh = extract(fitted, (56, 64, 64), config)[0]
     slices = slice_ellipses(line, [region], stages.for_tomogram(Config(), 14.0), Run(None))
-    evidence = weigh(line, region, 0, slices, mesh, fitted.noise, config)
+    evidence = weigh(line, region, slices[0], mesh, fitted.noise, config)
     assert evidence.ellipses < evidence.ellipsoid
-    fits = jax.tree.map(lambda a: a[0], slices.fits)
-    leverage = in_slice(fits, line.voxels[:, 0] - slices.first, line.points[:, 1:])[1]
-    assert 2.0 < float(leverage.mean()) * slices.counts[0] / len(np.unique(line.voxels[:, 0])) < 5.5
+    leverage = in_slice(slices[0].fits, line.voxels[:, 0] - slices[0].first, line.points[:, 1:])[1]
+    assert 2.0 < float(leverage.mean()) * slices[0].fitted / len(np.unique(line.voxels[:, 0])) < 5.5
 
 
 def test_fit_of_filled_labels(shells):

@@ -8,7 +8,7 @@ from jaxmem import gp
 from jaxmem.grouping import describe
 from jaxmem.levelset import content, curvatures, locate
 from jaxmem.settings import FitConfig
-from jaxmem.surface import extract, fit_membranes, fitting, is_watertight, paint
+from jaxmem.surface import Canvas, Paint, extract, fit_membranes, fitting, is_watertight, paint
 
 SHAPE = (64, 80, 80)
 CENTRE = np.array([32.0, 40.0, 40.0])
@@ -130,14 +130,31 @@ def test_a_sphere_cut_by_the_volume_is_not_continued_outside():
 
 def test_labels_have_equal_thickness(ball):
     _, (mesh, field) = ball
-    labels, sigma = np.zeros(SHAPE, np.int16), np.zeros(SHAPE, np.float32)
-    paint(labels, sigma, 3, mesh, field, 2.0, np.full(SHAPE, np.inf, np.float32))
+    canvas = Canvas(SHAPE)
+    canvas.add(3, paint(mesh, field, 2.0, SHAPE))
+    slabs = [canvas.slab(k) for k in range(-(-SHAPE[0] // canvas.thickness))]
+    labels, sigma = (np.concatenate(a) for a in zip(*slabs))
+    assert labels.shape == SHAPE
     r = np.linalg.norm(np.stack(np.indices(SHAPE), -1) - CENTRE, axis=-1)
     assert set(np.unique(labels)) == {0, 3}
     assert (labels[np.abs(r - 20) < 1.3] == 3).mean() > 0.98
     assert (labels[np.abs(r - 20) > 2.7] == 0).mean() > 0.999
     assert (sigma[labels == 3] > 0).all()
     assert (sigma[labels == 0] == 0).all()
+
+
+def test_a_voxel_is_the_nearest_membranes():
+    canvas = Canvas((5, 4, 4), thickness=2)
+    here, there = np.array([[0, 1, 1], [3, 2, 2]], np.int32), np.array([[3, 2, 2], [4, 0, 0]], np.int32)
+    canvas.add(1, Paint(here, np.float32([0.5, 0.5]), np.float32([0.1, 0.2])))
+    canvas.add(2, Paint(there, np.float32([0.4, 0.9]), np.float32([0.3, 0.4])))
+    labels, sigma = (np.concatenate(a) for a in zip(*(canvas.slab(k) for k in range(3))))
+    assert labels.shape == (5, 4, 4)
+    assert labels[0, 1, 1] == 1
+    assert labels[3, 2, 2] == 2
+    assert labels[4, 0, 0] == 2
+    assert (labels > 0).sum() == 3
+    assert np.isclose(sigma[3, 2, 2], 0.3)
 
 
 def test_a_curve_in_one_slice():

@@ -115,6 +115,7 @@ def bending(
     points: Float[np.ndarray, "n d"],
     normals: Float[np.ndarray, "n d"],
     among: Bool[np.ndarray, " n"] | None = None,
+    *,
     neighbours: int = 24,
     workers: int | None = None,
 ) -> np.ndarray:

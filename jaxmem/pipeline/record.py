@@ -65,7 +65,12 @@ class Run:
         self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - start, 3)
 
     def name(self, stage: str, part: int | None = None) -> str:
-        """Of a stage's piece, or of one of its parts."""
+        """Of a stage's piece.
+
+        Arguments:
+            stage: one of `keys`.
+            part: number of the piece, of a stage that has many.
+        """
         whole = f"{stage}-{self.keys.get(stage, '')}"
         return whole if part is None else f"{whole}/{part:05d}"
 

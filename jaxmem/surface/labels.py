@@ -68,7 +68,7 @@ def paint(mesh: Mesh, field: Field, half_thickness: float, volume_shape: tuple[i
 class Canvas:
     """Labels and uncertainty of all membranes, made slab by slab: a voxel that several claim is the nearest one's.
 
-    Attributes:
+    Arguments:
         shape: of the volume.
         thickness: slices of a slab.
     """
