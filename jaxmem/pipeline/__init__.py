@@ -1,5 +1,6 @@
 """The stages in order, from a tomogram or a mask to surfaces, and the files of a run."""
 
+from jaxmem.pipeline.command import segment_file as segment_file
 from jaxmem.pipeline.config import load_config as load_config
 from jaxmem.pipeline.evaluate import evaluate as evaluate
 from jaxmem.pipeline.evaluate import format_scores as format_scores
