@@ -70,6 +70,7 @@ def under_fire(process: subprocess.Popen, runs: Path, after: list[int]) -> int:
         time.sleep(0.2)
         finished = len(list(runs.glob("*/manifest.json")))
         if killed < len(after) and finished >= after[killed]:
+            time.sleep(random.uniform(0.0, 3.0))  # somewhere within a tomogram
             try:
                 random.choice(workers_of(process)).kill()
                 killed += 1
@@ -131,9 +132,11 @@ def main() -> None:
         words = ["batch", work / "in", "-o", work / "runs", "--workers", args.workers]
         begin = time.perf_counter()
         process = start(words, work / "cache", work / "log")
-        after = sorted(random.sample(range(max(1, len(good) - 1)), args.kills))
+        after = sorted(random.sample(range(1, len(good)), min(args.kills, len(good) - 1)))
         killed = under_fire(process, work / "runs", after)
         seconds = time.perf_counter() - begin
+        if process.returncode not in (0, 1):
+            raise SystemExit((work / "log").read_text())
         outcome(work / "runs", good, broken, killed, seconds, (work / "log").read_text())
         begin = time.perf_counter()
         start(words, work / "cache", work / "again").wait()

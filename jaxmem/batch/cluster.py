@@ -26,6 +26,7 @@ _LOCAL = {
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
+    "distributed.worker.preload": ["jaxmem.batch.working"],  # calls its `dask_setup`
 }
 
 
@@ -134,7 +135,9 @@ def on_dask(
         else:
             client = stack.enter_context(_remote(distributed, scheduler))
             count = len(client.nthreads())
-            tell(f"{scheduler}: {count} workers" + ("; waiting until one comes" if not count else ""))
+            tell(
+                f"{scheduler}: {count} worker{'s' * (count != 1)}" + ("; waiting until one comes" if not count else "")
+            )
         job = job._replace(token=uuid.uuid4().hex[:8])
         futures = {
             client.submit(_work, job, item, runs, cores, key=f"jaxmem-{job.token}-{item.name}", pure=False): item
@@ -151,25 +154,29 @@ def _local(distributed: Any, number: int, memory: float | None) -> Iterator[Any]
     import dask
 
     limit = int(memory * 1e9) if memory else 0
-    with (
-        dask.config.set(_LOCAL),
-        distributed.LocalCluster(
-            n_workers=number,
-            threads_per_worker=1,
-            processes=True,
-            host="127.0.0.1",
-            dashboard_address=None,
-            memory_limit=limit,
-            silence_logs=logging.CRITICAL,
-        ) as cluster,
-        distributed.Client(cluster) as client,
-    ):
-        yield client
+    with dask.config.set(_LOCAL), contextlib.ExitStack() as stack:
+        try:
+            cluster = distributed.LocalCluster(
+                n_workers=number,
+                threads_per_worker=1,
+                processes=True,
+                host="127.0.0.1",
+                dashboard_address=None,
+                memory_limit=limit,
+                silence_logs=logging.CRITICAL,
+            )
+            client = distributed.Client(stack.enter_context(cluster))
+        except (OSError, RuntimeError) as error:
+            raise JaxmemError(
+                f"Dask: the workers cannot be started ({describe(error)}); try --workers 1, or --index 0 --of 1 to do without"
+            ) from None
+        yield stack.enter_context(client)
 
 
 @contextlib.contextmanager
 def _remote(distributed: Any, address: str) -> Iterator[Any]:
     """A client of a scheduler that runs already."""
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # what goes wrong is said in one line here
     try:
         client = distributed.Client(address, timeout=_PATIENCE)
     except (OSError, ValueError, TypeError):

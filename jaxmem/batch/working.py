@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import signal
 import threading
 import time
 from collections.abc import Sequence
@@ -17,6 +18,12 @@ from jaxmem.types import JaxmemError
 
 _ONE = threading.Lock()  # a worker with more threads still takes one tomogram at a time
 _MOST = 2e9  # bytes that a worker may hold between tomograms; compiled programs take megabytes each
+
+
+def dask_setup(worker: Any) -> None:
+    """Called by Dask in each worker of this machine: an interruption is for the command alone, which then ends its workers."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def segment_quietly(
