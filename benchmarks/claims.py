@@ -138,6 +138,11 @@ def _falls(text: str) -> bool:
     return after < before
 
 
+def _batched(table: Table) -> bool:
+    tomograms, done, failed, lost, doubled, killed = (int(cell) for cell in table.rows[0][:6])
+    return done == tomograms - 3 and failed == 3 and not lost and not doubled and killed >= 2
+
+
 CLAIMS = {
     "imports": Benchmark(
         "Importing",
@@ -256,6 +261,16 @@ CLAIMS = {
         "30 % and more of each midline's points are held out in patches of a twentieth of the membrane's extent.",
         (
             Claim("Distance of held-out points from the surface, voxels", r"^\| membrane \| closed", "a median of at most 1 voxel", lambda t: max(t.numbers("median")) <= 1.0),
+        ),
+    ),
+    "batch": Benchmark(
+        "Many tomograms",
+        "Crops of the bundled tomogram, 24 x 96 x 96 voxels, each with noise of its own; three files are broken, and random workers are killed.",
+        (
+            Claim("What becomes of a batch", r"^\| tomograms \| done", "all done but three that fail, none lost or doubled, two workers killed", _batched),
+            Claim("Why tomograms failed", r"^\| failed \| reason"),
+            Claim("The same command again", r"^nothing to do after (.*) s$", "10 s", lambda s: float(s) <= 10.0),
+            Claim("Tomograms an hour on the same cores", r"^\| processes \|", note="Compilation is cached for both; starting the processes is included."),
         ),
     ),
 }  # fmt: skip

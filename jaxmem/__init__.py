@@ -15,6 +15,7 @@ from jaxmem import _xla
 
 if TYPE_CHECKING:
     from jaxmem import anchors as anchors
+    from jaxmem import batch as batch
     from jaxmem import checkpoints as checkpoints
     from jaxmem import console as console
     from jaxmem import defaults as defaults
@@ -59,7 +60,7 @@ _HOMES = {
     "segment": "pipeline",
 }
 _MODULES = (
-    "anchors", "checkpoints", "console", "defaults", "ellipse", "gp", "grouping", "io", "levelset", "membrane", "metrics", "numerics", "pipeline", "points",
+    "anchors", "batch", "checkpoints", "console", "defaults", "ellipse", "gp", "grouping", "io", "levelset", "membrane", "metrics", "numerics", "pipeline", "points",
     "preprocess", "report", "results", "ridges", "settings", "simulate", "surface", "types", "unet",
 )  # fmt: skip
 __all__ = (*_HOMES, *_MODULES, "__version__")

@@ -15,6 +15,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from jaxmem import __version__
+from jaxmem.batch.verbs import add_verbs
 from jaxmem.console import prepare
 from jaxmem.types import JaxmemError
 
@@ -265,6 +266,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     verb.add_argument("--voxel-size", type=float, metavar="A", help="of that tomogram; replaces the header's")
     verb.set_defaults(run_verb=_train)
+    add_verbs(verbs)
     return parser
 
 

@@ -5,13 +5,26 @@ Arrays are indexed zyx (plane, row, column) in voxels; tables and meshes are xyz
 """
 
 from enum import IntEnum
-from typing import NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
-from jaxtyping import Array, Float
 
-Scalar: TypeAlias = float | Float[Array, ""]
-"""A number, known or traced."""
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
+
+    Scalar: TypeAlias = float | Float[Array, ""]
+    """A number, known or traced."""
+else:
+
+    def __getattr__(name: str) -> object:
+        """`Scalar` when it is first asked for: it needs JAX, which what only reports on files can do without."""
+        if name != "Scalar":
+            raise AttributeError(f"module 'jaxmem.types' has no attribute {name!r}")
+        from jaxtyping import Array, Float
+
+        globals()["Scalar"] = float | Float[Array, ""]
+        return globals()["Scalar"]
+
 
 BACKGROUND, PROTEIN, MEMBRANE = 0, 1, 2
 

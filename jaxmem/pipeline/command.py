@@ -172,7 +172,7 @@ def _checked(source: str | Path, target: Path, tomogram: Tomogram, memory: float
     data = tomogram.data
     held = data.nbytes if isinstance(data, np.ndarray) and not _mapped(data) else 0
     limit = free_memory() // 2 if memory is None else int(memory)
-    needs = estimate(data.shape, tomogram.voxel_size, held=held, memory=limit)
+    needs = estimate(data.shape, held=held, memory=limit)
     room = shutil.disk_usage(target.parent).free
     log.info(
         "needs about %.1f GB of memory (%.1f allowed) and at most %.1f GB of disk (%.1f free)",

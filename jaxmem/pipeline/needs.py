@@ -27,14 +27,16 @@ class Estimate(NamedTuple):
     workers: int
 
 
-def estimate(shape: tuple[int, ...], voxel_size: float, *, held: int = 0, memory: int | None = None) -> Estimate:
+def estimate(
+    shape: tuple[int, ...], *, held: int = 0, memory: int | None = None, workers: int | None = None
+) -> Estimate:
     """What a tomogram of some size will need; what does not depend on the data is known, the rest is that of crowded tomograms.
 
     Arguments:
         shape: (nz, ny, nx).
-        voxel_size: A.
         held: bytes of the input that are in memory: all of a compressed file.
         memory: bytes that may be used: threads are left out for it.
+        workers: threads, if they are not left to this function.
     """
     voxels = int(np.prod(shape))
     slab = min(shape[0], 32, max(4, 2**24 // (shape[1] * shape[2])) + 12) * shape[1] * shape[2]
@@ -42,7 +44,8 @@ def estimate(shape: tuple[int, ...], voxel_size: float, *, held: int = 0, memory
     fixed = _BASE + held + points * _BYTES_A_POINT + 16 * slab_of(shape) * shape[1] * shape[2]
     cores = min(os.cpu_count() or 1, 8)
     each = 24 * slab
-    workers = cores if memory is None else int(np.clip((memory - fixed) // each, 1, cores))
+    if workers is None:
+        workers = cores if memory is None else int(np.clip((memory - fixed) // each, 1, cores))
     return Estimate(int(fixed + workers * each), int(5 * voxels), workers)
 
 
