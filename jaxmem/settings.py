@@ -66,15 +66,16 @@ class NetworkConfig:
 
     Attributes:
         weights: file of `jaxmem train`; the package's own when empty.
-        tile: side of a tile, pixels.
+        tile: longest side of a tile, pixels.
         overlap: of neighbouring tiles, pixels.
-        symmetries: 1, 2, 4 or 8: averaged over so many turned and mirrored slices.
+        symmetries: 1, 2, 4 or 8: averaged over so many turned and mirrored slices. More than one gains nothing on tomograms
+            (`benchmarks/pipeline.py symmetries`), and takes so many times as long.
     """
 
     weights: str = ""
-    tile: int = 256
+    tile: int = 512
     overlap: int = 64
-    symmetries: int = 4
+    symmetries: int = 1
 
     def __post_init__(self):
         _demand(

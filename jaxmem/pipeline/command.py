@@ -157,7 +157,7 @@ def _run(
         config, name = keys(tomogram, config or Config(), digest := digest_of(source))
         needs = _checked(source, target, tomogram, memory)
         pieces = Pieces(partial / "pieces", target / KEPT)
-        run = Run(progress, pieces, stage_keys(name, config), needs.workers)
+        run = Run(progress, pieces, stage_keys(name, config), needs.workers, partial / "seconds.json")
         result = find(tomogram, config, run)
         most = {None: _KEEP * tomogram.data.size * tomogram.data.dtype.itemsize, True: np.inf, False: -1.0}[keep]
         write_run(

@@ -54,7 +54,7 @@ class Pieces:
         for place in self._places:
             path = place / f"{name}.npz"
             try:
-                with np.load(path, allow_pickle=False) as file:
+                with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                     piece = {key: file[key] for key in file.files}
             except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error):
                 continue

@@ -4,7 +4,8 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -28,6 +29,7 @@ class Run:
         pieces: where finished pieces are kept; nowhere when None.
         keys: of each stage: names of what it is made from.
         workers: threads that take slabs side by side; each takes memory of its own. As many as there are cores when None.
+        clock: file in which the stages' seconds are kept, to go on with those of a process that was killed.
     """
 
     def __init__(
@@ -36,12 +38,17 @@ class Run:
         pieces: Pieces | None = None,
         keys: dict[str, str] | None = None,
         workers: int | None = None,
+        clock: Path | None = None,
     ):
         self.progress = progress or (lambda *_: None)
         self.pieces, self.keys, self.workers = pieces, keys or {}, workers
         self.decisions: list[str] = []
         self.warnings: list[str] = []
         self.seconds: dict[str, float] = {}
+        self._clock = clock
+        if clock is not None:
+            with suppress(OSError, ValueError):
+                self.seconds |= json.loads(clock.read_text())
         self.digests: dict[str, str] = {}
         self.groups = Groups(np.zeros((0, 3)), np.zeros(0, int), [])
 
@@ -63,6 +70,10 @@ class Run:
         yield lambda done: self.progress(name, done, total)
         self.progress(name, total, total)
         self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - start, 3)
+        if self._clock is not None:
+            new = self._clock.with_suffix(".new")
+            new.write_text(json.dumps(self.seconds))
+            new.replace(self._clock)
 
     def name(self, stage: str, part: int | None = None) -> str:
         """Of a stage's piece.
@@ -91,16 +102,14 @@ class Run:
                 self.decide(text)
             for text in said["warnings"]:
                 self.warn(text)
-            self.seconds |= said["seconds"]
             self.digests |= said["digests"]
             return unpack(kept)
         many = len(self.decisions), len(self.warnings)
-        before, digests = dict(self.seconds), dict(self.digests)
+        digests = set(self.digests)
         value = compute()
         said = {
             "decisions": self.decisions[many[0] :],
             "warnings": self.warnings[many[1] :],
-            "seconds": {name: s for name, s in self.seconds.items() if before.get(name) != s},
             "digests": {name: d for name, d in self.digests.items() if name not in digests},
         }
         self.pieces.put(self.name(stage), pack(value) | {"said": np.array(json.dumps(said))})

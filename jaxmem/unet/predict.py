@@ -12,6 +12,8 @@ from jaxmem.numerics import compiler_options
 from jaxmem.unet.functional import Network, network_of
 from jaxmem.unet.model import UNet
 
+_BLANK = 1e-4  # of the slice's standard deviation: what a tile of one value varies by when it has been resampled
+
 Slice = Float[np.ndarray, "height width"]
 
 
@@ -87,13 +89,13 @@ class Predictor:
 
     Arguments:
         model: the network.
-        tile: longest side of a tile; smaller slices are one tile.
+        tile: longest side of a tile; smaller slices are one tile, larger ones as few as can be, no larger than need be.
         overlap: pixels shared by neighbouring tiles; at least the network's reach for results free of seams.
         symmetries: 1, 2, 4 or 8 of the square's symmetries over which probabilities are averaged.
         batch: tiles per call.
     """
 
-    def __init__(self, model: UNet, *, tile: int = 256, overlap: int = 64, symmetries: int = 4, batch: int = 4):
+    def __init__(self, model: UNet, *, tile: int = 512, overlap: int = 64, symmetries: int = 1, batch: int = 4):
         if symmetries not in (1, 2, 4, 8):
             raise ValueError(f"Predictor: symmetries must be 1, 2, 4 or 8, got {symmetries}")
         if tile % model.config.multiple or not 0 < overlap < tile:
@@ -101,23 +103,26 @@ class Predictor:
                 f"Predictor: tile must be a multiple of {model.config.multiple} and larger than the overlap"
             )
         self.tile, self.overlap, self.batch, self.multiple = tile, overlap, batch, model.config.multiple
-        self._params, self._symmetries = network_of(model), symmetries
+        self._params, self._symmetries, self._classes = network_of(model), symmetries, model.config.classes
 
     def _run(self, images: np.ndarray) -> np.ndarray:
         return np.asarray(program()(self._params, jnp.asarray(images), self._symmetries))
 
     def _side(self, length: int) -> int:
-        return min(self.tile, -(-length // self.multiple) * self.multiple)
+        count = max(1, -(-(length - self.overlap) // (self.tile - self.overlap)))
+        needed = -(-(length + (count - 1) * self.overlap) // count)
+        return -(-needed // self.multiple) * self.multiple
 
     def __call__(self, slices: Iterable[Slice]) -> Iterator[Float[np.ndarray, "height width classes"]]:
-        """Class probabilities of one slice after another, all of one size; nothing but a batch is held in memory."""
+        """Class probabilities of one slice after another, all of one size; nothing but a batch is held in memory.
+
+        A tile of one value is background, and not looked at.
+        """
         pending: list[np.ndarray] = []
         for image in slices:
             pending.append(np.asarray(image, np.float32))
-            tiles = len(_starts(image.shape[0], self.tile, self.overlap)) * len(
-                _starts(image.shape[1], self.tile, self.overlap)
-            )
-            if len(pending) * tiles >= self.batch:
+            rows, columns = (len(_starts(n, self._side(n), self.overlap)) for n in image.shape)
+            if len(pending) * rows * columns >= self.batch:
                 yield from self._flush(pending)
                 pending = []
         if pending:
@@ -134,12 +139,13 @@ class Predictor:
         rows, columns = (_starts(n, s, self.overlap) for n, s in zip(padded[0].shape, sides))
         places = [(i, r, c) for i in range(len(images)) for r in rows for c in columns]
         tiles = np.stack([padded[i][r : r + sides[0], c : c + sides[1]] for i, r, c in places])
-        answers = []
-        for start in range(0, len(tiles), self.batch):
-            block = tiles[start : start + self.batch]
-            full = np.concatenate([block, np.repeat(block[-1:], self.batch - len(block), 0)])
-            answers.append(self._run(full)[: len(block)])
-        answer = np.concatenate(answers)
+        seen = np.flatnonzero(np.ptp(tiles, axis=(1, 2)) > _BLANK)
+        answer = np.zeros((*tiles.shape, self._classes), np.float32)
+        answer[..., 0] = 1.0
+        for start in range(0, len(seen), self.batch):
+            some = seen[start : start + self.batch]
+            full = np.concatenate([tiles[some], np.repeat(tiles[some[-1:]], self.batch - len(some), 0)])
+            answer[some] = self._run(full)[: len(some)]
         total = np.zeros((len(images), *padded[0].shape, answer.shape[-1]), np.float32)
         weight = np.zeros(padded[0].shape, np.float32)
         for k, (i, r, c) in enumerate(places):
