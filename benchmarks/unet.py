@@ -4,7 +4,7 @@ Both run in one process in turns (batch of 8 x 256^2, depth 4, 16 channels, floa
 printed. PyTorch is left out, with a word, where it is not installed. `--width 32` measures the wider network.
 Accuracy is that of the shipped weights on simulated slices drawn from keys that training never saw: over the whole range of
 the training slices, by contrast, and on slices matched to the bundled tomogram (`jaxmem train --like`), with one view of each
-slice and with the mean over four of its symmetries, which is what `jaxmem segment` uses.
+slice, which is what `jaxmem segment` uses, and with the mean over four of its symmetries.
 """
 
 import argparse

@@ -3,9 +3,11 @@ import pytest
 from scipy.spatial import cKDTree
 
 from jaxmem.grouping import MergeConfig, Midline, SelectConfig, describe, merge_regions, midline, select_membranes
+from jaxmem.grouping.merging import regions
+from jaxmem.grouping.merging.regions import near_pairs
 from jaxmem.grouping.midline import bending
 from jaxmem.grouping.select import regions_from_instances
-from jaxmem.points import evenly, orient, roughness
+from jaxmem.points import Cells, evenly, orient, roughness
 
 VOXEL = 14.0
 
@@ -84,6 +86,34 @@ def test_equation_1_is_the_distance_of_the_nearest_pair():
         for gap in (5.0, 9.0, 14.0)
     ]
     assert count == [3, 2, 1]
+
+
+@pytest.mark.parametrize(("n", "d"), [(0, 3), (1, 3), (400, 3), (400, 2)])
+def test_pairs_do_not_depend_on_the_blocks(n, d, monkeypatch):
+    points = np.random.default_rng(n).uniform(0, 20, (n, d))
+
+    def pairs():
+        found = near_pairs(points, 2.5, lambda pairs: np.ones(len(pairs), bool))
+        assert len(np.unique(found, axis=0)) == len(found)
+        return set(map(tuple, found.tolist()))
+
+    whole = cKDTree(points).query_pairs(2.5)
+    assert pairs() == whole
+    monkeypatch.setattr(regions, "_BLOCK", 37)
+    assert pairs() == whole
+
+
+@pytest.mark.parametrize("d", [2, 3])
+def test_cells_find_what_is_in_a_box(d):
+    rng = np.random.default_rng(d)
+    points = rng.uniform(-30, 70, (500, d))
+    cells = Cells(points, 9.0)
+    for _ in range(20):
+        low = rng.uniform(-60, 80, d)
+        high = low + rng.uniform(0, 60, d)
+        inside = ((points >= low) & (points <= high)).all(1)
+        assert np.array_equal(cells.within(low, high), np.flatnonzero(inside))
+    assert len(Cells(np.zeros((0, d))).within(np.zeros(d), np.ones(d))) == 0
 
 
 def test_no_points_no_regions():

@@ -145,7 +145,7 @@ def test_a_second_process_is_refused(small, tmp_path):
 
 
 def test_what_does_not_fit_is_said_before_the_work(small, tmp_path):
-    with pytest.raises(JaxmemError, match="needs about .* GB of memory, --memory allows 0.1"):
+    with pytest.raises(JaxmemError, match=r"needs about .* GB of memory, --memory allows 0\.1"):
         segment_file(small, tmp_path / "run", memory=1e8)
     assert not any(tmp_path.iterdir())
     one, many = estimate((300, 928, 928), workers=1), estimate((300, 928, 928), workers=4)

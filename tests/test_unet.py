@@ -27,7 +27,7 @@ from jaxmem.unet import (
     train,
 )
 from jaxmem.unet.layers import conv3x3, max_pool2, stem3x3, upsample2
-from jaxmem.unet.predict import logits_in_blocks, program
+from jaxmem.unet.predict import _starts, logits_in_blocks, program
 from jaxmem.unet.train import score, simulate_set
 
 SMALL = UNetConfig(depth=2, width=4)
@@ -282,6 +282,30 @@ def test_tiles_leave_no_seams(shape):
     assert np.allclose(tiled.sum(-1), 1.0, atol=1e-5)
     # a pixel reaches about 10 pixels at this depth: where a tile's border is felt its weight is small
     assert np.abs(whole - tiled).max() < 0.02
+
+
+def test_blank_tiles_are_background_and_not_looked_at(monkeypatch):
+    model = UNet(SMALL, nnx.Rngs(0))
+    image = np.zeros((24, 96), np.float32)
+    image[:, 80:] = np.random.default_rng(0).normal(size=(24, 16))
+    predict = Predictor(model, tile=48, overlap=16, symmetries=1, batch=1)
+    looks, run = [], predict._run
+    monkeypatch.setattr(predict, "_run", lambda tiles: looks.append(len(tiles)) or run(tiles))
+    found = next(iter(predict([image])))
+    assert len(looks) == 1
+    assert (found[:, :40].argmax(-1) == 0).all()
+    assert np.allclose(found[:, :40, 0], 1.0)
+    assert not np.allclose(found[:, 80:, 0], 1.0)
+    blank = next(iter(predict([np.full((24, 96), 3.0, np.float32)])))
+    assert len(looks) == 1
+    assert (blank[..., 0] == 1.0).all()
+
+
+@pytest.mark.parametrize(("length", "count", "side"), [(448, 1, 448), (928, 2, 496), (513, 2, 290), (2048, 5, 462)])
+def test_tiles_are_no_larger_than_need_be(length, count, side):
+    predict = Predictor(UNet(SMALL, nnx.Rngs(0)))
+    assert predict._side(length) == side
+    assert len(_starts(length, side, predict.overlap)) == count
 
 
 @pytest.mark.parametrize("count", [3, 4])

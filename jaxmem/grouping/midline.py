@@ -108,7 +108,8 @@ def _ridge_points(smooth: np.ndarray, own: slice, sigma: float, threshold: float
     # elsewhere the strongest bend is along the membrane
     ridge = (-bend > _LEAST_BEND * weight / sigma**2) & (-bend >= np.abs(values[:, -1]))
     keep = ridge & (np.abs(step)[:, None] * np.abs(normal) <= _OFF_VOXEL).all(1)
-    return voxels[keep] + step[keep, None] * normal[keep], normal[keep], voxels[keep], weight[keep]
+    where = voxels[keep]
+    return where + step[keep, None] * normal[keep], normal[keep], where.astype(np.int32), weight[keep]
 
 
 def bending(

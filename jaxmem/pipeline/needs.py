@@ -9,6 +9,7 @@ import numpy as np
 from jaxmem.pipeline.network import slab_of
 
 _BASE = 900_000_000  # bytes of a process with all its programs, measured
+_DISK = 9  # bytes a voxel: semantic 1, labels 2, uncertainty 4, pieces 2 at most
 _POINTS = 0.02  # midline points a voxel in a crowded tomogram
 _BYTES_A_POINT = 350  # of the stages that hold all points
 
@@ -46,7 +47,7 @@ def estimate(
     each = 24 * slab
     if workers is None:
         workers = cores if memory is None else int(np.clip((memory - fixed) // each, 1, cores))
-    return Estimate(int(fixed + workers * each), int(5 * voxels), workers)
+    return Estimate(int(fixed + workers * each), _DISK * voxels, workers)
 
 
 def free_memory() -> int:

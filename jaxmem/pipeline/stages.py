@@ -268,7 +268,8 @@ def assemble(seen: Prediction, tomogram: Tomogram, config: Config, run: Run, kee
 
     regions, region = run.once("regions", grouped, pack_grouping, unpack_grouping)
     run.groups = Groups(lines[0].points[lines[0].weight > known(config.midline.threshold)], region, [])
-    line = lines.pop()
+    line = lines[-1]
+    lines.clear()  # memory: the midline of smoothed slices is not needed any more
 
     def pruned() -> tuple[dict[int, Ellipses] | None, list[Region]]:
         slices = slice_ellipses(line, regions, config, run)
