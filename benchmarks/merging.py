@@ -83,7 +83,9 @@ def masks() -> None:
             midline=replace(config.midline, threshold=threshold),
             select=replace(config.select, least_open_probability=0.0),
         )
-        line, regions = stages.group(mask.astype(np.float32), sigma, size, config, Run(None), faint=False)
+        there, run = mask.astype(np.float32), Run(None)
+        line = stages.midlines(there, sigma, config, run, faint=False)
+        regions, _ = stages.group(line, there, sigma, size, config, run)
         number = np.zeros(len(line.points), int)
         for k, region in enumerate(regions, 1):
             number[region.members] = k

@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from jaxmem import __version__
 from jaxmem.batch.verbs import add_verbs
-from jaxmem.console import prepare
+from jaxmem.console import failed, prepare
 from jaxmem.types import JaxmemError
 
 log = logging.getLogger("jaxmem")
@@ -291,6 +291,7 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except JaxmemError as error:
+        failed(str(error))
         print(f"jaxmem: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -97,8 +97,20 @@ class _ToJson(logging.Handler):
         self.file.write(json.dumps(line) + "\n")
         self.file.flush()
 
+    def close(self) -> None:
+        """End the file."""
+        self.file.close()
+        super().close()
+
     def emit(self, record: logging.LogRecord) -> None:
         self.write(record.levelname.lower(), message=record.getMessage())
+
+
+def failed(message: str) -> None:
+    """Write into the log in JSON, if there is one, why the command ended."""
+    for handler in log.handlers:
+        if isinstance(handler, _ToJson) and not handler.file.closed:
+            handler.write("failed", message=message)
 
 
 def prepare(quiet: bool = False, log_json: Path | None = None) -> Bars:
@@ -116,6 +128,8 @@ def prepare(quiet: bool = False, log_json: Path | None = None) -> Bars:
     """
     import jax
 
+    for earlier in log.handlers:
+        earlier.close()
     shown = _ToBars(logging.WARNING if quiet else logging.INFO)
     record = None if log_json is None else _ToJson(log_json)
     log.handlers = [shown] if record is None else [shown, record]

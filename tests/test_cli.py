@@ -162,3 +162,40 @@ def test_wrong_words_are_argparse_business(capsys):
         main(["segmnt"])
     assert caught.value.code == 2
     assert "segment" in capsys.readouterr().err
+
+
+def test_a_log_in_json_has_messages_steps_and_what_failed(mrc, shells, tmp_path, capsys):
+    source, log = mrc((shells[0] == 3).astype(np.int8)), tmp_path / "log.jsonl"
+    command = ["fit", str(source), "-o", str(tmp_path / "run"), "--quiet", "--log-json", str(log)]
+    assert main(command) == 0
+    assert main(command) == 1
+    assert "exists already" in capsys.readouterr().err
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert {line["event"] for line in lines} == {"info", "step", "failed"}
+    assert [line["time"] for line in lines] == sorted(line["time"] for line in lines)
+    steps = [(line["stage"], line["done"], line["total"]) for line in lines if line["event"] == "step"]
+    assert ("surfaces", 1, 1) in steps
+    assert "exists already" in lines[-1]["message"]
+    assert main([*command[:-1], str(tmp_path)]) == 1
+    assert "--log-json" in capsys.readouterr().err
+
+
+def test_without_a_terminal_progress_is_plain_lines(capsys, monkeypatch):
+    from jaxmem import console
+
+    now = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    shown = console.Bars(quiet=False)
+    for done in range(0, 101):
+        now[0] += 1.0
+        shown("network", done, 100)
+    shown("midlines", 0, 1)
+    shown("midlines", 1, 1)
+    shown.close()
+    err = capsys.readouterr().err
+    assert "\r" not in err
+    lines = err.splitlines()
+    assert len(lines) == 5
+    assert lines[0].startswith("network: ")
+    assert lines[3].startswith("network: 100 of 100")
+    assert lines[4] == "midlines: 1 of 1, 0 s"

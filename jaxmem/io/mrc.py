@@ -184,8 +184,10 @@ def write_mrc(path: str | Path, data: Any, like: Tomogram) -> None:
             square += float(np.einsum("i,i->", *[slab.reshape(-1)] * 2, dtype=np.float64, casting="safe"))
     with mrcfile.mmap(path, "r+") as file:
         mean = total / count
+        known = least, most, mean, max(square / count - mean**2, 0.0) ** 0.5
+        # what MRC2014 writes where they are not known
         head = file.header
-        head.dmin, head.dmax, head.dmean, head.rms = least, most, mean, max(square / count - mean**2, 0.0) ** 0.5
+        head.dmin, head.dmax, head.dmean, head.rms = known if np.isfinite(known).all() else (0.0, -1.0, -2.0, -1.0)
 
 
 def _describe(file: Any, like: Tomogram) -> None:

@@ -23,7 +23,7 @@ from jaxmem.pipeline.needs import Estimate, estimate, free_memory
 from jaxmem.pipeline.pieces import Pieces
 from jaxmem.pipeline.record import Progress, Run
 from jaxmem.pipeline.stages import for_tomogram, segment, stage_keys
-from jaxmem.pipeline.volume import as_volume
+from jaxmem.pipeline.volume import as_volume, mapped
 from jaxmem.results import Result
 from jaxmem.settings import Config
 from jaxmem.types import JaxmemError, Tomogram
@@ -170,7 +170,7 @@ def _run(
 def _checked(source: str | Path, target: Path, tomogram: Tomogram, memory: float | None) -> Estimate:
     """The estimate, told before the work starts, and what does not fit."""
     data = tomogram.data
-    held = data.nbytes if isinstance(data, np.ndarray) and not _mapped(data) else 0
+    held = data.nbytes if isinstance(data, np.ndarray) and mapped(data) is None else 0
     limit = free_memory() // 2 if memory is None else int(memory)
     needs = estimate(data.shape, held=held, memory=limit)
     room = shutil.disk_usage(target.parent).free
@@ -187,16 +187,6 @@ def _checked(source: str | Path, target: Path, tomogram: Tomogram, memory: float
     if needs.disk > room:
         log.warning("%s may fill the disk of %s", source, target.parent)
     return needs
-
-
-def _mapped(data: np.ndarray) -> bool:
-    """Whether an array is a view of a file that lies on disk."""
-    base: Any = data
-    while base is not None:
-        if isinstance(base, np.memmap):
-            return True
-        base = getattr(base, "base", None)
-    return False
 
 
 def digest_of(source: str | Path) -> str:

@@ -13,7 +13,7 @@ from jaxtyping import Array
 from jaxmem import preprocess
 from jaxmem.pipeline.pieces import Piece, Slabs
 from jaxmem.pipeline.record import Run
-from jaxmem.pipeline.volume import is_flat
+from jaxmem.pipeline.volume import is_flat, let_go
 from jaxmem.settings import Config, PreprocessConfig
 from jaxmem.types import BACKGROUND, MEMBRANE, PROTEIN, JaxmemError, Tomogram
 from jaxmem.unet import Predictor, load_weights
@@ -188,6 +188,7 @@ def predict(tomogram: Tomogram, config: Config, run: Run) -> Prediction:
                 getattr(odd, name).update(piece[name].tolist())
             for name in whole:
                 whole[name][start:stop] = piece[name]
+            let_go(tomogram.data)
             step(len(looks) * stop)
     odd.tell(run.warn)
     run.digests["network"] = digest

@@ -36,9 +36,7 @@ _NEAR = 28.0  # A; so far smoothing may have moved a membrane
 _SMOOTHING = 20.0  # A; of the midline, about half a bilayer; by hand
 
 
-def midlines(
-    probability: Volume, sigma: float, config: Config, run: Run, *, faint: bool = True, threshold: float | None = None
-) -> Midline:
+def midlines(probability: Volume, sigma: float, config: Config, run: Run, *, faint: bool = True) -> Midline:
     """Midline stage: points on the middle of membranes.
 
     Arguments:
@@ -47,7 +45,6 @@ def midlines(
         config: thresholds.
         run: told how long it took; says how many threads are at work.
         faint: keep fainter points, too, which ellipses may ask for.
-        threshold: of the smoothed probability; `config.midline.threshold` when None.
     """
     flat = is_flat(probability.shape)
     volume = as_share(np.asarray(probability)).mean(0, dtype=np.float32) if flat else probability

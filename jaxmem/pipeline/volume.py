@@ -1,5 +1,8 @@
 """What goes through the pipeline: a volume, and when it is so thin that it is treated as one slice."""
 
+import mmap
+from typing import Any
+
 import numpy as np
 
 from jaxmem.types import JaxmemError, Tomogram
@@ -26,3 +29,19 @@ def as_volume(tomogram: Tomogram) -> Tomogram:
 def is_flat(shape: tuple[int, ...]) -> bool:
     """Volumes of fewer than six slices are fitted as one slice: a surface's course along the beam cannot be told."""
     return shape[0] < 6
+
+
+def mapped(data: Any) -> np.memmap | None:
+    """The file that an array is a view of; None if it is in memory, or something that reads by itself."""
+    while data is not None:
+        if isinstance(data, np.memmap) and not isinstance(data.base, np.memmap):
+            return data
+        data = getattr(data, "base", None)
+    return None
+
+
+def let_go(data: Any) -> None:
+    """Give back the memory of what has been read of a file that an array is a view of; it is read again when it is asked for."""
+    file = mapped(data)
+    if file is not None and hasattr(mmap, "MADV_DONTNEED") and isinstance(file.base, mmap.mmap):
+        file.base.madvise(mmap.MADV_DONTNEED)
