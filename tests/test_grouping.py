@@ -103,6 +103,19 @@ def test_pairs_do_not_depend_on_the_blocks(n, d, monkeypatch):
     assert pairs() == whole
 
 
+def test_so_many_regions_that_their_pairs_exceed_32_bits():
+    """A hundred thousand stray points, and a line of two pieces among them."""
+    x = np.arange(0.0, 120.0)
+    line = np.stack([np.full(len(x), 50.0), np.full(len(x), 50.0), x], 1)[(x < 55) | (x > 58)]
+    grid = np.stack(np.meshgrid(*[np.arange(46) * 25.0] * 3, indexing="ij"), -1).reshape(-1, 3) + 1000.0
+    points = np.concatenate([grid, line])
+    normals = np.tile([1.0, 0.0, 0.0], (len(points), 1))
+    region = merge_regions(points, normals, VOXEL, MergeConfig(bridge=0.0))
+    assert region.max() > 2**16
+    assert (region[len(grid) :] == 1).all()
+    assert (np.bincount(region)[2:] == 1).all()
+
+
 @pytest.mark.parametrize("d", [2, 3])
 def test_cells_find_what_is_in_a_box(d):
     rng = np.random.default_rng(d)

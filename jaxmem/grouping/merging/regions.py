@@ -159,6 +159,7 @@ def _near_pairs(points, region, gap: float) -> np.ndarray:
 
 def _join_across_gaps(points, normals, region, whole, gap: float, config: MergeConfig) -> np.ndarray:
     """Regions joined where they continue one another; `whole` is the region of each point before cuts."""
+    region = region.astype(np.int64)  # pairs of regions are counted below, of which a large tomogram has more than 2^31
     counts = np.bincount(region)
     # one representative of a region in each small cell: equation (1) changes by less than a cell's size
     cell = np.floor((points - points.min(0)) / max(2.0, 0.2 * gap)).astype(int)
