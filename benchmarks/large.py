@@ -1,6 +1,6 @@
 """Time and memory on large tomograms: `python benchmarks/large.py [PART ...]`.
 
-Parts: tiles (1, 8 and 27 tiles), medium (224 x 448 x 448), large (300 x 928 x 928), slabs (the network stage alone on slices of
+Parts: tiles (1, 8 and 27 tiles of 80 x 160 x 160), medium (224 x 448 x 448), large (300 x 928 x 928), slabs (the network stage alone on slices of
 2,048 x 2,048), again (how soon a second tomogram of a shape is looked at) and kills (a run killed 20 times). The tomograms are tiled
 from eight simulated ones, some of them mirrored. Each run is a process of its own with a warm compilation cache, so that time includes
 imports, and memory is the process's peak.
@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import numpy as np
 from record import recorded
 
 TILE = (112, 224, 224)
+SMALL = (80, 160, 160)  # of the tiles whose number is varied
 SEEDS = range(401, 409)  # no setting was chosen on these
 CODE = "import sys; from jaxmem.cli import main; sys.exit(main())"
 HEAD = (
@@ -29,20 +31,20 @@ HEAD = (
 )
 
 
-def tile(seed: int, folder: Path) -> np.ndarray:
+def tile(seed: int, folder: Path, size: tuple[int, int, int] = TILE) -> np.ndarray:
     """A simulated tomogram, made once."""
-    path = folder / f"tile-{seed}.npy"
+    path = folder / f"tile-{seed}-{size[0]}.npy"
     if not path.exists():
         import jax
 
         from jaxmem.simulate import VolumeModel, simulate_tomogram
 
-        model = VolumeModel(shape=TILE, candidates=40, radius_voxels=(12.0, 26.0))
+        model = VolumeModel(shape=size, candidates=40, radius_voxels=(12.0, 26.0))
         np.save(path, np.asarray(simulate_tomogram(jax.random.key(seed), model).data, np.float32))
     return np.load(path)
 
 
-def tiled(shape: tuple[int, int, int], folder: Path) -> Path:
+def tiled(shape: tuple[int, int, int], folder: Path, size: tuple[int, int, int] = TILE) -> Path:
     """An MRC file of some shape, made once."""
     from jaxmem.io import write_mrc
     from jaxmem.types import Tomogram
@@ -50,11 +52,11 @@ def tiled(shape: tuple[int, int, int], folder: Path) -> Path:
     path = folder / f"{shape[0]}x{shape[1]}x{shape[2]}.mrc"
     if path.exists():
         return path
-    tiles = [tile(seed, folder) for seed in SEEDS]
+    tiles = [tile(seed, folder, size) for seed in SEEDS]
     out = np.empty(shape, np.float32)
-    for k, place in enumerate(np.ndindex(*(-(-n // t) for n, t in zip(shape, TILE)))):
+    for k, place in enumerate(np.ndindex(*(-(-n // t) for n, t in zip(shape, size)))):
         one = tiles[k % len(tiles)][:, :: -1 if k // 8 & 1 else 1, :: -1 if k // 8 & 2 else 1]
-        into = tuple(slice(i * t, min((i + 1) * t, n)) for i, t, n in zip(place, TILE, shape))
+        into = tuple(slice(i * t, min((i + 1) * t, n)) for i, t, n in zip(place, size, shape))
         out[into] = one[tuple(slice(0, s.stop - s.start) for s in into)]
     write_mrc(path, out, Tomogram(out, 14.0))
     return path
@@ -75,9 +77,11 @@ def environment(cache: Path) -> dict[str, str]:
     return os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache)}
 
 
-def measured(name: str, shape: tuple[int, int, int], work: Path) -> tuple[int, float, float]:
+def measured(
+    name: str, shape: tuple[int, int, int], work: Path, size: tuple[int, int, int] = TILE
+) -> tuple[int, float, float]:
     """A row of the table; the number of voxels, seconds and GB."""
-    source, run = tiled(shape, work), work / "run"
+    source, run = tiled(shape, work, size), work / "run"
     manifest, seconds, memory = segmented(source, run, work / "cache", "--no-keep")
     took = manifest["seconds"]
     parts = [
@@ -93,15 +97,19 @@ def measured(name: str, shape: tuple[int, int, int], work: Path) -> tuple[int, f
     return int(np.prod(shape)), seconds, memory
 
 
-def warm(work: Path) -> None:
-    """Programs for these shapes are compiled and kept, on another tomogram of the same simulator where that is enough."""
+def warm(work: Path, *shapes: tuple[int, int, int]) -> None:
+    """Programs are compiled and kept: those of all stages on one tile, and the network's on a few slices of the shapes."""
     segmented(tiled(TILE, work), work / "run", work / "cache", "--no-keep")
+    for shape in shapes:
+        segmented(tiled((8, *shape[1:]), work), work / "run", work / "cache", "--no-keep")
 
 
 def tiles(work: Path) -> None:
-    warm(work)
+    shapes = [(SMALL[0] * n, SMALL[1] * n, SMALL[2] * n) for n in (1, 2, 3)]
+    for shape in (shapes[0], *((8, *s[1:]) for s in shapes[1:])):
+        segmented(tiled(shape, work, SMALL), work / "run", work / "cache", "--no-keep")
     print(HEAD)
-    rows = [measured(f"{n**3} tiles", (TILE[0] * n, TILE[1] * n, TILE[2] * n), work) for n in (1, 2, 3)]
+    rows = [measured(f"{n**3} tiles", shape, work, SMALL) for n, shape in zip((1, 2, 3), shapes)]
     voxels, seconds, memory = (np.array(a, float) for a in zip(*rows))
     print(
         f"\nseconds for 27 tiles over 27 times the difference of 8 and 1: {seconds[2] / (seconds[0] + 26 * (seconds[1] - seconds[0]) / 7):.2f}"
@@ -118,14 +126,13 @@ def tiles(work: Path) -> None:
 
 
 def medium(work: Path) -> None:
-    warm(work)
-    segmented(tiled((224, 448, 448), work), work / "run", work / "cache", "--no-keep")
+    warm(work, (224, 448, 448))
     print(HEAD)
     measured("medium", (224, 448, 448), work)
 
 
 def large(work: Path) -> None:
-    warm(work)
+    warm(work, (300, 928, 928))
     print(HEAD)
     measured("large", (300, 928, 928), work)
 
@@ -182,29 +189,24 @@ def again(work: Path) -> None:
 
 
 def kills(work: Path, times: int = 20) -> None:
-    """A run that is killed at random moments, and the same command until it is done; `times` runs, each killed once or more."""
-    from jaxmem.io import read_mrc, write_mrc
+    """Runs that are killed at random moments, each followed by the same command once more."""
+    from jaxmem.io import write_mrc
     from jaxmem.types import Tomogram
 
     source = work / "small.mrc"
-    data = np.ascontiguousarray(tile(SEEDS[0], work)[:64, :128, :128])
+    data = np.ascontiguousarray(tile(SEEDS[0], work)[24:72, :112, :112])
     write_mrc(source, data, Tomogram(data, 14.0))
-    assert read_mrc(source).data.shape == data.shape
     whole = work / "whole"
-    segmented(source, whole, work / "cache", "--keep")
-    start = time.perf_counter()
-    segmented(source, whole, work / "cache", "--keep")
-    start = time.perf_counter()
-    subprocess.run(["rm", "-r", str(whole)], check=True)
-    segmented(source, whole, work / "cache", "--keep")
-    length = time.perf_counter() - start
+    segmented(source, whole, work / "cache", "--keep")  # compiles
+    shutil.rmtree(whole)
+    _, length, _ = segmented(source, whole, work / "cache", "--keep")
     wanted = contents(whole)
     draw = random.Random(0)
     moments, equal = [], 0
     for k in range(times):
         run = work / f"killed-{k}"
         command = [sys.executable, "-c", CODE, "segment", str(source), "-o", str(run), "--quiet", "--keep"]
-        moment = draw.uniform(0.05, 1.0) * length
+        moment = draw.uniform(0.1, 0.95) * length
         process = subprocess.Popen(command, env=environment(work / "cache"), stdout=subprocess.DEVNULL)
         try:
             process.wait(moment)
@@ -215,7 +217,7 @@ def kills(work: Path, times: int = 20) -> None:
         if not run.exists():
             subprocess.run(command, env=environment(work / "cache"), check=True, stdout=subprocess.DEVNULL)
         equal += contents(run) == wanted and not run.with_name(run.name + ".partial").exists()
-        subprocess.run(["rm", "-r", str(run)], check=True)
+        shutil.rmtree(run)
     print(
         f"killed {len(moments)} of {times} runs between {min(moments):.1f} and {max(moments):.1f} s of {length:.1f}; {equal} of {times} ended with the same bytes"
     )

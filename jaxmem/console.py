@@ -109,7 +109,7 @@ class _ToJson(logging.Handler):
 def failed(message: str) -> None:
     """Write into the log in JSON, if there is one, why the command ended."""
     for handler in log.handlers:
-        if isinstance(handler, _ToJson) and not handler.file.closed:
+        if isinstance(handler, _ToJson):
             handler.write("failed", message=message)
 
 
@@ -130,6 +130,7 @@ def prepare(quiet: bool = False, log_json: Path | None = None) -> Bars:
 
     for earlier in log.handlers:
         earlier.close()
+    log.handlers = []
     shown = _ToBars(logging.WARNING if quiet else logging.INFO)
     record = None if log_json is None else _ToJson(log_json)
     log.handlers = [shown] if record is None else [shown, record]

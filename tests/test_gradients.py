@@ -179,6 +179,7 @@ def problem(points):
 
 SINGLE = {"gp.means", "gp.slopes"}  # summed in single precision, so that differences are rough
 NO_GRADIENT = {
+    "ellipse.judge": "yes or no; the distance is `ellipse.distance`, which is in the other table",
     "ellipse.raster": "voxels are inside or not",
     "ellipse.select": "owners are whole numbers",
     "gp.inducing": "indices are whole numbers",

@@ -20,7 +20,7 @@ from jaxmem.grouping.rl.linker.train import LinkTraining, draw_lessons, score_ta
 from jaxmem.grouping.rl.weights import blank_policy, load_linker, save_linker
 from jaxmem.pipeline import Config
 from jaxmem.pipeline.record import Run
-from jaxmem.pipeline.stages import group
+from jaxmem.pipeline.stages import group, midlines
 from jaxmem.simulate import ContourModel, draw_contours
 from jaxmem.types import JaxmemError
 
@@ -216,7 +216,9 @@ def test_walker_and_linker_find_the_membranes_of_a_volume(shells):
     config = decided(replace(Config(), grouping=replace(Config().grouping, method="rl")), **FROM_NETWORK)
     for given, count in ((volume > 0, 3), ((volume > 0)[23:24], 3), (np.zeros((7, 64, 96)), 0)):
         run = Run(None)
-        line, regions = group(given.astype(np.float32), 1.3, 14.0, config, run, faint=False)
+        probability = given.astype(np.float32)
+        line = midlines(probability, 1.3, config, run, faint=False)
+        regions, _ = group(line, probability, 1.3, 14.0, config, run)
         assert "grouping: walker and linker in each slice, then across slices" in run.decisions
         assert len(regions) == count
         for region in regions:

@@ -1,6 +1,5 @@
 """From a file to a run's folder, in little memory: what is finished is kept, and a killed run goes on where it was."""
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -11,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -167,6 +166,19 @@ def _run(
         return len(result.membranes)
 
 
+def _locked(file: IO[str]) -> bool:
+    """Lock a file until it is closed or the process ends; False if another process holds it. Windows has no such lock: True."""
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
 def _checked(source: str | Path, target: Path, tomogram: Tomogram, memory: float | None) -> Estimate:
     """The estimate, told before the work starts, and what does not fit."""
     data = tomogram.data
@@ -214,9 +226,7 @@ def working_folder(target: Path) -> Iterator[Path]:
     except OSError as error:
         raise JaxmemError(f"{partial}: cannot be written ({error.strerror}); choose another folder") from None
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not _locked(file):
             file.seek(0)
             try:
                 holder = json.loads(file.read())

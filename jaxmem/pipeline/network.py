@@ -11,11 +11,11 @@ import numpy as np
 from jaxtyping import Array
 
 from jaxmem import preprocess
-from jaxmem.pipeline.pieces import Piece, Slabs
+from jaxmem.pipeline.pieces import Slabs
 from jaxmem.pipeline.record import Run
 from jaxmem.pipeline.volume import is_flat, let_go
 from jaxmem.settings import Config, PreprocessConfig
-from jaxmem.types import BACKGROUND, MEMBRANE, PROTEIN, JaxmemError, Tomogram
+from jaxmem.types import BACKGROUND, MEMBRANE, PROTEIN, Tomogram
 from jaxmem.unet import Predictor, load_weights
 
 _BATCH = 4  # slices, a multiple of which a slab has; as many as the network's tiles in a call
@@ -194,20 +194,12 @@ def predict(tomogram: Tomogram, config: Config, run: Run) -> Prediction:
     run.digests["network"] = digest
 
     def volume(name: str) -> np.ndarray | Slabs:
-        if not run.pieces:
+        if run.pieces is None:
             return whole[name]
-        return Slabs(lambda k: _again(run, k)[name], shape, kinds[name], slab)
+        pieces = run.pieces
+        return Slabs(lambda k: pieces.take(run.name("network", k))[name], shape, kinds[name], slab)
 
     return Prediction(volume("probability"), volume("semantic"), volume("sharp") if twice else None)
-
-
-def _again(run: Run, k: int) -> Piece:
-    """A slab that has been written."""
-    name = run.name("network", k)
-    piece = run.pieces.get(name) if run.pieces else None
-    if piece is None:
-        raise JaxmemError(f"{name}: gone from the run's folder or damaged; give the same command once more")
-    return piece
 
 
 def slab_of(shape: tuple[int, ...]) -> int:

@@ -150,8 +150,8 @@ class Stored(Sequence[MembraneResult]):
             return [self[k] for k in range(*index.indices(len(self)))]
         k = range(len(self))[index]
         if self._last is None or self._last[0] != k:
-            found = unpack_membrane(self._pieces.get(self._names[k]) or {})
+            found = unpack_membrane(self._pieces.take(self._names[k]))
             if found is None:
-                raise IndexError(f"membrane {k + 1} is not there any more")
+                raise ValueError(f"{self._names[k]} holds no membrane")
             self._last = k, found[0]
         return self._last[1]

@@ -62,6 +62,19 @@ class Pieces:
             return piece
         return None
 
+    def take(self, name: str) -> Piece:
+        """A piece that has been written before.
+
+        Raises:
+            JaxmemError: if it is not there any more, or damaged.
+        """
+        piece = self.get(name)
+        if piece is None:
+            raise JaxmemError(
+                f"{self.folder / name}.npz: gone or damaged while the run went on; give the same command again"
+            )
+        return piece
+
     def put(self, name: str, piece: Piece) -> None:
         """Write a piece.
 

@@ -64,7 +64,7 @@ def surfaces(
     found: list[MembraneResult] = []
     kept: list[str] = []
     for k in range(len(regions)):
-        one = made.pop(k) if pieces is None else unpack_membrane(pieces.get(names[k]) or {})
+        one = made.pop(k) if pieces is None else unpack_membrane(pieces.take(names[k]))
         where = np.round(line.points[members[k]].mean(0)).astype(int).tolist()
         if one is None:
             run.warn(f"the membrane at {where} was dropped: no surface fits its {len(members[k])} points")
