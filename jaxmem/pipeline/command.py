@@ -30,6 +30,7 @@ from jaxmem.unet import load_weights
 
 log = logging.getLogger("jaxmem")
 
+_METADATA = (".zattrs", ".zgroup", ".zarray", ".zmetadata", "zarr.json")
 _KEEP = 0.1  # share of the tomogram's size up to which pieces are kept in a finished run
 
 
@@ -81,7 +82,7 @@ def segment_file(
         weights = [load_weights(config.network.weights or None)[2]]
         if config.grouping.method == "rl":
             weights.append(load_linker(config.grouping.weights or None).digest)
-        return config, " ".join([digest, str(tomogram.voxel_size), *weights])
+        return config, " ".join([digest, str(level), str(tomogram.voxel_size), *weights])
 
     def find(tomogram: Tomogram, config: Config, run: Run) -> Result:
         return segment(tomogram, config, run=run)
@@ -124,7 +125,7 @@ def fit_file(
     """
 
     def keys(mask: Tomogram, config: Config, digest: str) -> tuple[Config, str]:
-        return config, " ".join([digest, str(mask.voxel_size), str((instances, filled))])
+        return config, " ".join([digest, str(level), str(mask.voxel_size), str((instances, filled))])
 
     def fit(mask: Tomogram, config: Config, run: Run) -> Result:
         return fit_mask(mask, config, instances=instances, filled=filled, run=run)
@@ -202,13 +203,16 @@ def _checked(source: str | Path, target: Path, tomogram: Tomogram, memory: float
 
 
 def digest_of(source: str | Path) -> str:
-    """SHA-256 of a file; of a Zarr, of the names, sizes and contents of all its files."""
+    """SHA-256 of a file; of a Zarr, which may hold a hundred times what is read of it, of its metadata, and of its chunks' names, sizes and times."""
     source = Path(source)
     if not is_zarr(source):
         return sha256(source)
     total = hashlib.sha256()
     for path in sorted(p for p in source.rglob("*") if p.is_file()):
-        total.update(f"{path.relative_to(source).as_posix()} {sha256(path)}\n".encode())
+        described = path.name in _METADATA
+        state = path.stat()
+        what = sha256(path) if described else f"{state.st_size} {state.st_mtime_ns}"
+        total.update(f"{path.relative_to(source).as_posix()} {what}\n".encode())
     return total.hexdigest()
 
 
