@@ -8,10 +8,10 @@ import numpy as np
 
 from jaxmem.pipeline.network import slab_of
 
-_BASE = 900_000_000  # bytes of a process with all its programs, measured
-_DISK = 9  # bytes a voxel: semantic 1, labels 2, uncertainty 4, pieces 2 at most
-_POINTS = 0.02  # midline points a voxel in a crowded tomogram
-_BYTES_A_POINT = 350  # of the stages that hold all points
+# Bytes, measured by `benchmarks/large.py`: what a process takes before and during the network's stage; what surfaces and the report add in a
+# small tomogram, and at most; what holding and merging the midline's points adds, a voxel of a crowded tomogram; what a voxel of a slab takes
+# where midlines are sought; what a voxel needs on the disk (semantic 1, labels 2, uncertainty 4, pieces 2).
+_NETWORK, _SURFACES, _MOST_SURFACES, _A_VOXEL, _OF_A_SLAB, _DISK = 0.75e9, 0.6e9, 1.6e9, 8.0, 24, 9
 
 
 class Estimate(NamedTuple):
@@ -40,14 +40,14 @@ def estimate(
         workers: threads, if they are not left to this function.
     """
     voxels = int(np.prod(shape))
-    slab = min(shape[0], 32, max(4, 2**24 // (shape[1] * shape[2])) + 12) * shape[1] * shape[2]
-    points = _POINTS * voxels
-    fixed = _BASE + held + points * _BYTES_A_POINT + 16 * slab_of(shape) * shape[1] * shape[2]
-    cores = min(os.cpu_count() or 1, 8)
-    each = 24 * slab
+    plane = shape[1] * shape[2]
+    each = _OF_A_SLAB * plane * min(shape[0], 24 + 12, max(4, 2**24 // plane) + 12)
+    base = _NETWORK + held + 16.0 * slab_of(shape) * plane
+    rest = max(min(_SURFACES + 60.0 * voxels, _MOST_SURFACES), _A_VOXEL * voxels)
     if workers is None:
-        workers = cores if memory is None else int(np.clip((memory - fixed) // each, 1, cores))
-    return Estimate(int(fixed + workers * each), _DISK * voxels, workers)
+        cores = min(os.cpu_count() or 1, 8)
+        workers = cores if memory is None else int(np.clip((memory - base) // each, 1, cores))
+    return Estimate(int(base + max(rest, workers * each)), _DISK * voxels, workers)
 
 
 def free_memory() -> int:
