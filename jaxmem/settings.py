@@ -68,8 +68,8 @@ class NetworkConfig:
         weights: file of `jaxmem train`; the package's own when empty.
         tile: longest side of a tile, pixels.
         overlap: of neighbouring tiles, pixels.
-        symmetries: 1, 2, 4 or 8: averaged over so many turned and mirrored slices. More than one gains nothing on tomograms
-            (`benchmarks/pipeline.py symmetries`), and takes so many times as long.
+        symmetries: 1, 2, 4 or 8: averaged over so many turned and mirrored slices. On average more than one gains nothing
+            on tomograms (`benchmarks/pipeline.py symmetries`), and the network takes so many times as long.
     """
 
     weights: str = ""

@@ -15,9 +15,11 @@ from jaxmem.points import surface_density
 from jaxmem.settings import SelectConfig
 
 _MOST_ARCS = (
-    12  # an open region and the next ones to it among which arcs of one membrane are sought, for the time; by hand
+    12  # an open region and those next to it, among which arcs of one membrane are sought; for the time, by hand
 )
-_MOST_ATTEMPTS = 200  # regions that are looked at before no more are taken apart, or three times those at hand; for the time; by hand
+_MOST_ATTEMPTS = (
+    200  # regions looked at before no more are split, or three times those there are; for the time, by hand
+)
 _PER_VOXEL = 1.3  # midline points on a square voxel of surface, or on a voxel of curve (measured)
 
 
@@ -53,7 +55,7 @@ def _on(shape: Shape, points: np.ndarray, normals: np.ndarray, tolerance: float)
 
 
 def _within(shape: Shape, points: np.ndarray, tolerance: float) -> float:
-    """Share of points in the ball around an ellipsoid: quick to tell, and none less than of those on it."""
+    """Share of points in a ball around an ellipsoid. Points on the ellipsoid are in it, so this is a quick upper bound of their share."""
     reach = 1.2 * float(np.max(shape.ellipse.semi_axes)) + tolerance + 2.0 * shape.sigma
     return float((((points - shape.ellipse.centre) ** 2).sum(1) <= reach**2).mean())
 
@@ -241,7 +243,9 @@ def regions_from_instances(
 ) -> list[Region]:
     """Regions from instance labels made elsewhere: nothing is joined or dropped, only described."""
     found = []
-    for index in members_of(np.maximum(instance, 0)):
+    labelled = np.flatnonzero(instance > 0)
+    _, number = np.unique(instance[labelled], return_inverse=True)
+    for index in (labelled[own] for own in members_of(number + 1)):
         if len(index) <= 4 * line.points.shape[1]:
             continue
         points = line.points[index]

@@ -197,8 +197,8 @@ def segment(
         config: all settings; the defaults when None.
         progress: told how far each stage is.
         keep_surfaces: keep each membrane's implicit function in the result, so that it can be called: 16 to 32 MB each.
-        run: where what is finished is kept, if anywhere; see `segment_file`. Volumes and membranes of the result are then read from
-            there when they are asked for, and `keep_surfaces` has no effect.
+        run: a record to be used in place of a new one, with a `progress` of its own; it says where what is finished is kept, see `segment_file`.
+            Volumes and membranes of the result are then read from there when they are asked for, and `keep_surfaces` has no effect.
 
     Returns:
         Volumes, surfaces and what was decided. No membrane at all is a result with empty labels, not an error.

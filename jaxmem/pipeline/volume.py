@@ -41,7 +41,10 @@ def mapped(data: Any) -> np.memmap | None:
 
 
 def let_go(data: Any) -> None:
-    """Give back the memory of what has been read of a file that an array is a view of; it is read again when it is asked for."""
+    """Give back the memory of what has been read of a file that an array is a view of; it is read again when it is asked for.
+
+    Maps that can be written to are left alone: what was changed in a copy-on-write map would be lost.
+    """
     file = mapped(data)
-    if file is not None and hasattr(mmap, "MADV_DONTNEED") and isinstance(file.base, mmap.mmap):
+    if file is not None and file.mode == "r" and hasattr(mmap, "MADV_DONTNEED") and isinstance(file.base, mmap.mmap):
         file.base.madvise(mmap.MADV_DONTNEED)
