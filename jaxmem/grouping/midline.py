@@ -62,7 +62,7 @@ def _ridges(probability: Any, sigma: float, threshold: float, workers: int | Non
     """Points, normals, voxels and smoothed probability on the ridges, slab by slab: memory does not grow with the volume."""
     reach = int(3.0 * sigma + 0.5) + 1
     shape = probability.shape
-    slab = int(np.clip(_VOXELS // int(np.prod(shape[1:])), 1, _SLAB)) if len(shape) == 3 else _SLAB
+    slab = slices_together(shape)
 
     def one(start: int) -> tuple[np.ndarray, ...]:
         low, high = max(0, start - reach), min(shape[0], start + slab + reach)
@@ -74,6 +74,11 @@ def _ridges(probability: Any, sigma: float, threshold: float, workers: int | Non
         return points, normals, voxels, weight
 
     return _in_threads(one, range(0, shape[0], slab), workers)
+
+
+def slices_together(shape: tuple[int, ...]) -> int:
+    """Slices of a volume (rows of an image) whose ridges are sought together."""
+    return int(np.clip(_VOXELS // int(np.prod(shape[1:])), 1, _SLAB)) if len(shape) == 3 else _SLAB
 
 
 def as_share(probability: np.ndarray) -> Float[np.ndarray, "*shape"]:

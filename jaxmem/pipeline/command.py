@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -77,20 +77,17 @@ def segment_file(
             too little, or the disk is full.
     """
 
-    def keys(tomogram: Tomogram, config: Config, digest: str) -> tuple[Config, str]:
-        config = for_tomogram(config, tomogram.voxel_size)
-        weights = [load_weights(config.network.weights or None)[2]]
-        if config.grouping.method == "rl":
-            weights.append(load_linker(config.grouping.weights or None).digest)
-        return config, " ".join([digest, str(level), str(tomogram.voxel_size), *weights])
-
-    def find(tomogram: Tomogram, config: Config, run: Run) -> Result:
-        return segment(tomogram, config, run=run)
-
-    pixel_size = load_weights((config or Config()).network.weights or None)[1]
-    reading = {"voxel_size": voxel_size, "level": level, "pixel_size": pixel_size}
-    writing = {"obj": obj, "zarr": zarr, "arguments": arguments, "command": "segment"}
-    return _run(source, target, config, overwrite, keep, memory, progress, reading, writing, keys, find)
+    config = config or Config()
+    _, pixel_size, weights = load_weights(config.network.weights or None)
+    linker = load_linker(config.grouping.weights or None).digest if config.grouping.method == "rl" else ""
+    task = _Task(
+        {"voxel_size": voxel_size, "level": level, "pixel_size": pixel_size},
+        {"obj": obj, "zarr": zarr, "arguments": arguments, "command": "segment"},
+        (level, weights, linker),
+        lambda tomogram: for_tomogram(config, tomogram.voxel_size),
+        lambda tomogram, run: segment(tomogram, config, run=run),
+    )
+    return _run(source, target, task, overwrite=overwrite, keep=keep, memory=memory, progress=progress)
 
 
 def fit_file(
@@ -124,45 +121,59 @@ def fit_file(
         JaxmemError: as `segment_file`.
     """
 
-    def keys(mask: Tomogram, config: Config, digest: str) -> tuple[Config, str]:
-        return config, " ".join([digest, str(level), str(mask.voxel_size), str((instances, filled))])
+    config = config or Config()
+    task = _Task(
+        {"voxel_size": voxel_size, "level": level},
+        {"obj": obj, "zarr": zarr, "arguments": arguments, "command": "fit"},
+        (level, instances, filled),
+        lambda mask: config,
+        lambda mask, run: fit_mask(mask, config, instances=instances, filled=filled, run=run),
+    )
+    return _run(source, target, task, overwrite=overwrite, keep=keep, memory=memory, progress=progress)
 
-    def fit(mask: Tomogram, config: Config, run: Run) -> Result:
-        return fit_mask(mask, config, instances=instances, filled=filled, run=run)
 
-    reading = {"voxel_size": voxel_size, "level": level}
-    writing = {"obj": obj, "zarr": zarr, "arguments": arguments, "command": "fit"}
-    return _run(source, target, config, overwrite, keep, memory, progress, reading, writing, keys, fit)
+class _Task(NamedTuple):
+    """What is particular to a command.
+
+    Attributes:
+        reading, writing: arguments of `read_volume` and of `write_run`.
+        depends: on what the result depends besides the file, its voxel size and the settings.
+        settings: those that pieces are named after, for a volume.
+        find: the command itself.
+    """
+
+    reading: dict[str, Any]
+    writing: dict[str, Any]
+    depends: tuple[object, ...]
+    settings: Callable[[Tomogram], Config]
+    find: Callable[[Tomogram, Run], Result]
 
 
 def _run(
     source: str | Path,
     target: str | Path,
-    config: Config | None,
+    task: _Task,
+    *,
     overwrite: bool,
     keep: bool | None,
     memory: float | None,
     progress: Progress | None,
-    reading: dict[str, Any],
-    writing: dict[str, Any],
-    keys: Callable[[Tomogram, Config, str], tuple[Config, str]],
-    find: Callable[[Tomogram, Config, Run], Result],
 ) -> int:
     target = Path(os.path.abspath(target))
-    output = OutputFolder(target, overwrite)
-    output.check()
+    OutputFolder(target, overwrite).check()
     with working_folder(target) as partial:
-        tomogram = as_volume(read_volume(source, **reading))
+        tomogram = as_volume(read_volume(source, **task.reading))
         log.info("%s: %s voxels (x, y, z) of %.2f A", source, tomogram.data.shape[::-1], tomogram.voxel_size)
-        config, name = keys(tomogram, config or Config(), digest := digest_of(source))
+        digest = digest_of(source)
+        keys = stage_keys(str((digest, tomogram.voxel_size, *task.depends)), task.settings(tomogram))
         needs = _checked(source, target, tomogram, memory)
         pieces = Pieces(partial / "pieces", target / KEPT)
-        run = Run(progress, pieces, stage_keys(name, config), needs.workers, partial / "seconds.json")
-        result = find(tomogram, config, run)
+        run = Run(progress, pieces, keys, needs.workers, partial / "seconds.json")
+        result = task.find(tomogram, run)
         most = {None: _KEEP * tomogram.data.size * tomogram.data.dtype.itemsize, True: np.inf, False: -1.0}[keep]
         write_run(
             target, result, tomogram, source=source, overwrite=overwrite, digest=digest, pieces=(pieces, most),
-            work=partial / "output", **writing,
+            work=partial / "output", **task.writing,
         )  # fmt: skip
         return len(result.membranes)
 
@@ -238,7 +249,7 @@ def working_folder(target: Path) -> Iterator[Path]:
                 holder = {"pid": "unknown", "host": "an unknown host", "since": "just now"}
             raise JaxmemError(
                 f"{target}: process {holder['pid']} on {holder['host']} is at work there since {holder['since']}; wait for it or choose another folder"
-            ) from None
+            )
         file.truncate(0)
         since = datetime.now(UTC).isoformat(timespec="seconds")
         json.dump({"host": platform.node(), "pid": os.getpid(), "since": since}, file)

@@ -6,12 +6,19 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxmem.grouping.midline import slices_together
 from jaxmem.pipeline.network import slab_of
 
-# Bytes, measured by `benchmarks/large.py`: what a process takes before and during the network's stage; what surfaces and the report add in a
-# small tomogram, and at most; what holding and merging the midline's points adds, a voxel of a crowded tomogram; what a voxel of a slab takes
-# where midlines are sought; what a voxel needs on the disk (semantic 1, labels 2, uncertainty 4, pieces 2).
-_NETWORK, _SURFACES, _MOST_SURFACES, _A_VOXEL, _OF_A_SLAB, _DISK = 0.75e9, 0.6e9, 1.6e9, 8.0, 24, 9
+# bytes; of memory from the resident size during `benchmarks/large.py`, rounded up
+_NETWORK = 0.75e9  # of a process during the network's stage
+_SURFACES = 0.6e9  # that surfaces and report add in the smallest tomogram
+_SURFACES_A_VOXEL = 60.0  # that they add besides
+_MOST_SURFACES = 1.6e9  # that they add at most: programs of all sizes of membranes
+_POINTS_A_VOXEL = 10.0  # that holding and merging the midline's points adds in a crowded tomogram
+_SLAB_A_VOXEL = 24  # of a slab in which midlines are sought
+_PIECE_A_VOXEL = 16.0  # of a slab that the network looks at
+_DISK_A_VOXEL = 9  # semantic 1, labels 2, uncertainty 4, pieces 2
+_MARGIN = 12  # slices that a slab's smoothing reaches beyond it, both sides together, at 14 A a voxel
 
 
 class Estimate(NamedTuple):
@@ -41,13 +48,13 @@ def estimate(
     """
     voxels = int(np.prod(shape))
     plane = shape[1] * shape[2]
-    each = _OF_A_SLAB * plane * min(shape[0], 24 + 12, max(4, 2**24 // plane) + 12)
-    base = _NETWORK + held + 16.0 * slab_of(shape) * plane
-    rest = max(min(_SURFACES + 60.0 * voxels, _MOST_SURFACES), _A_VOXEL * voxels)
+    each = _SLAB_A_VOXEL * plane * min(shape[0], slices_together(shape) + _MARGIN)
+    base = _NETWORK + held + _PIECE_A_VOXEL * slab_of(shape) * plane
+    rest = max(min(_SURFACES + _SURFACES_A_VOXEL * voxels, _MOST_SURFACES), _POINTS_A_VOXEL * voxels)
     if workers is None:
         cores = min(os.cpu_count() or 1, 8)
         workers = cores if memory is None else int(np.clip((memory - base) // each, 1, cores))
-    return Estimate(int(base + max(rest, workers * each)), _DISK * voxels, workers)
+    return Estimate(int(base + max(rest, workers * each)), _DISK_A_VOXEL * voxels, workers)
 
 
 def free_memory() -> int:
