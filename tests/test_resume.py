@@ -147,7 +147,7 @@ def test_what_does_not_fit_is_said_before_the_work(small, tmp_path):
     with pytest.raises(JaxmemError, match=r"needs about .* GB of memory, --memory allows 0\.1"):
         segment_file(small, tmp_path / "run", memory=1e8)
     assert not any(tmp_path.iterdir())
-    one, many = estimate((300, 928, 928), workers=1), estimate((300, 928, 928), workers=4)
+    one, many = estimate((300, 928, 928), workers=1), estimate((300, 928, 928), workers=8)
     assert one.memory < many.memory
     assert estimate((300, 928, 928), memory=many.memory).workers >= min(4, os.cpu_count())
     assert estimate((600, 928, 928)).memory < 2.2 * estimate((300, 928, 928)).memory
