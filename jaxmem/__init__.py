@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from jaxmem import checkpoints as checkpoints
     from jaxmem import console as console
     from jaxmem import defaults as defaults
+    from jaxmem import density as density
     from jaxmem import ellipse as ellipse
     from jaxmem import gp as gp
     from jaxmem import grouping as grouping
@@ -60,7 +61,7 @@ _HOMES = {
     "segment": "pipeline",
 }
 _MODULES = (
-    "anchors", "batch", "checkpoints", "console", "defaults", "ellipse", "gp", "grouping", "io", "levelset", "membrane", "metrics", "numerics", "pipeline", "points",
+    "anchors", "batch", "checkpoints", "console", "defaults", "density", "ellipse", "gp", "grouping", "io", "levelset", "membrane", "metrics", "numerics", "pipeline", "points",
     "preprocess", "report", "results", "ridges", "settings", "simulate", "surface", "types", "unet",
 )  # fmt: skip
 __all__ = (*_HOMES, *_MODULES, "__version__")

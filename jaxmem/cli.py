@@ -32,7 +32,8 @@ def _segment(args: argparse.Namespace) -> int:
 def _fit(args: argparse.Namespace) -> int:
     from jaxmem.pipeline import fit_file
 
-    return _run(args, args.mask, functools.partial(fit_file, instances=args.instances, filled=args.filled))
+    own = {"instances": args.instances, "filled": args.filled, "tomogram": args.tomogram}
+    return _run(args, args.mask, functools.partial(fit_file, **own))
 
 
 def _run(args: argparse.Namespace, source: Path, function: Any) -> int:
@@ -230,6 +231,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("mask", type=Path, metavar="MASK.mrc")
     common(verb)
     verb.add_argument("--instances", action="store_true", help="the mask's values number its membranes")
+    verb.add_argument("--tomogram", type=Path, help="what the mask was made from: it places the points anew")
     verb.add_argument(
         "--filled", action="store_true", help="the mask fills compartments; their outlines are the membranes"
     )

@@ -69,6 +69,11 @@ def unit(x: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
     return jnp.where(length > 0, x / jnp.where(length > 0, length, 1.0), 0.0)
 
 
+def unit_rows(rows: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
+    """Rows of length 1, on the host; of zero rows zero."""
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
+
+
 def cleaned(rows: Array, mask: Bool[Array, " n"]) -> Array:
     """Rows with those that do not count replaced, so that nothing they hold, NaN included, reaches values or gradients.
 

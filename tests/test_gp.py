@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import compiled
 from jaxtyping import TypeCheckError
 
 from jaxmem import gp
@@ -420,3 +421,47 @@ def test_gradients_of_fit_and_evaluation_with_respect_to_everything():
         way = jnp.asarray(rng.normal(size=argument.shape)) * 1e-5 * (1 + jnp.abs(argument).max())
         changed = [value(*arguments[:i], argument + s * way, *arguments[i + 1 :]) for s in (1, -1)]
         assert float((changed[0] - changed[1]) / 2) == pytest.approx(float(jnp.vdot(slope[0], way)), rel=1e-3)
+
+
+def shared_case(rng):
+    """Values on points of the plane with errors of their own and one that fades with the distance between them."""
+    x = rng.uniform(-20.0, 20.0, (40, 2))
+    alike = 0.4 * np.exp(-(((x[:, None] - x[None, ::5]) / 10.0) ** 2).sum(-1))
+    return x, rng.normal(size=40), rng.uniform(0.2, 0.5, 40), alike
+
+
+def test_shared_errors_are_those_of_the_textbook():
+    """Mean and variance with the errors' whole covariance, by numpy; the sparse fit agrees where all points are inducing."""
+    with jax.enable_x64(True):
+        x, y, noise, alike = (jnp.asarray(a) for a in shared_case(np.random.default_rng(5)))
+        prior = gp.ThinPlate(jnp.asarray(9.0), jnp.asarray(80.0))
+        exact = compiled(lambda s: gp.fit(x, y, noise=noise, prior=prior, shared=s))(alike)
+        sparse = compiled(lambda s: gp.fit_sparse(x, y, x, noise=noise, prior=prior, shared=s))(alike)
+        q = jnp.array([[1.0, 2.0], [-7.0, 12.0]])
+        covariance = np.asarray(gp.gram(prior, x, x)) + np.diag(np.asarray(noise) ** 2) + np.asarray(alike @ alike.T)
+        cross = np.asarray(gp.gram(prior, q, x))
+        solved = np.linalg.solve(covariance, cross.T)
+        mean, variance = solved.T @ np.asarray(y), 9.0 - (cross * solved.T).sum(1)
+        likelihood = -0.5 * (y @ np.linalg.solve(covariance, y) + np.linalg.slogdet(2 * np.pi * covariance)[1])
+        for posterior in (exact, sparse):
+            assert np.allclose(gp.map_points(gp.mean, posterior, q), mean, rtol=1e-5)
+            assert np.allclose(gp.map_points(gp.variance, posterior, q), variance, rtol=1e-4)
+            assert float(posterior.log_likelihood) == pytest.approx(float(likelihood), rel=1e-4)
+
+
+def test_what_rows_share_is_not_learnt_twice_and_masked_rows_share_nothing():
+    rng = np.random.default_rng(6)
+    x, y, noise, alike = (jnp.asarray(a, float) for a in shared_case(rng))
+    prior = gp.ThinPlate(jnp.asarray(9.0), jnp.asarray(80.0))
+    mask = jnp.arange(40) < 30
+    spoilt = jnp.where(mask[:, None], alike, jnp.nan)
+    hidden = gp.fit(x, y, mask, noise=noise, prior=prior, shared=spoilt)
+    alone = gp.fit(x[:30], y[:30], noise=noise[:30], prior=prior, shared=alike[:30])
+    q = jnp.array([1.0, 2.0])
+    assert float(gp.mean(hidden, q)) == pytest.approx(float(gp.mean(alone, q)), abs=1e-3)
+    bounds = {"floor": jnp.array([0.01]), "ceiling": jnp.array([10.0]), "log_sigma": jnp.ones(2)}
+    group = jnp.zeros(40, int)
+    with_it = gp.learn(x, y, mask, noise=noise, group=group, prior=prior, shared=spoilt, **bounds)
+    assert bool(with_it.success)
+    plain = gp.learn(x, y, mask, noise=noise, group=group, prior=prior, **bounds)
+    assert float(with_it.scales[0]) < float(plain.scales[0])

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import compiled
 
-from jaxmem import anchors, gp, levelset, membrane, numerics, preprocess, ridges
+from jaxmem import anchors, density, gp, levelset, membrane, numerics, preprocess, ridges
 from jaxmem import ellipse as ell
 
 RNG = np.random.default_rng(0)
@@ -24,6 +24,7 @@ U /= np.linalg.norm(U, axis=1, keepdims=True)
 SHELL = 10.0 * U + RNG.normal(0.0, 0.2, U.shape)
 SQUARE = RNG.normal(size=(4, 4)) + 4.0 * np.eye(4)
 IMAGE = RNG.normal(size=(8, 8))
+VOLUME = RNG.normal(size=(6, 6, 6))
 BAND = np.exp(-0.5 * (np.hypot(*(np.indices((16, 16)) - 7.6)) - 5.0) ** 2 / 1.5**2)
 ON_BAND = np.round(np.stack([7.6 + 5.0 * np.sin(T), 7.6 + 5.0 * np.cos(T)], 1)).astype(int)
 
@@ -39,6 +40,21 @@ def ellipse(axes=(10.0, 7.0), angle=0.4, centre=(1.0, 2.0)):
 
 def ellipsoid(axes=(10.0, 8.0, 7.0)):
     return ell.from_stretch(jnp.arange(3.0), jnp.diag(jnp.asarray(axes, float)))
+
+
+def tilts():
+    return density.Wedge(*(jnp.asarray(a) for a in (-45.0, 45.0, 0.0)))
+
+
+PROFILE = -np.exp(-0.5 * ((np.arange(-8, 8.5, 0.5) - 0.33) / 1.5) ** 2) + 0.01 * RNG.normal(size=33)
+
+
+def template():
+    return density.two_leaflets(14.0, 8.0)(0.25 * (jnp.arange(45.0) - 22.0))
+
+
+def placed(profile, amplitude):
+    return tuple(density.place(profile, template(), density.whitening(0.01 * jnp.eye(17)), amplitude, 0.3))
 
 
 def closed(noise=0.3, variance=4.0):
@@ -161,6 +177,18 @@ CASES = {
     "levelset.draw": Case(lambda n: tuple(levelset.draw(*drawn(n), const(RING[:3]))), (np.array(0.3),), loose=True),
     "levelset.face_areas": Case(lambda v: levelset.face_areas(v, unit_mesh(1.0)[1]), (np.asarray(unit_mesh(9.0)[0]) + 0.1,), ((np.zeros((6, 3)),),)),
     "levelset.content": Case(lambda v, h, k: levelset.content(v, unit_mesh(1.0)[1], h, k), (np.asarray(unit_mesh(9.0)[0]) + 0.1, np.full(6, 0.1), np.full(6, 0.01)), ((np.zeros((6, 3)), np.zeros(6), np.zeros(6)),)),
+    "density.filtered": Case(lambda v: density.filtered(v, density.gain((6, 6, 6), tilts())), (VOLUME,), ((np.zeros((6, 6, 6)),),)),
+    "density.gain": Case(lambda low: density.gain((6, 6, 6), density.Wedge(low, 60.0, 0.0)), (np.array(-44.5),)),
+    "density.learn_bilayer": Case(lambda p: (density.learn_bilayer(p, jnp.arange(-8.0, 8.5, 0.5), 6.0)[0].values, density.learn_bilayer(p, jnp.arange(-8.0, 8.5, 0.5), 6.0)[1]), (PROFILE,), ((np.zeros(33),),)),
+    "density.local_information": Case(lambda s: density.local_information(jnp.array([0.6, 0.0, 0.8]), density.two_leaflets(14.0, 6.0), s, tilts()), (np.array(3.0),)),
+    "density.passes": Case(lambda k: density.passes(k, tilts()), (np.array([[1.0, 0.2, 0.9855], [0.3, 0.1, 0.5]]),), ((np.zeros((1, 3)),),)),
+    "density.place": Case(placed, (PROFILE[8:25], np.array(1.0)), ((np.zeros(17), np.array(1.0)),)),
+    "density.profile_along": Case(lambda v, p, n: density.profile_along(v, p, n, jnp.arange(-1.0, 1.5, 0.5)), (VOLUME, P3 + np.array([2.3, 2.1, 2.2]), np.array([0.6, 0.1, 0.79])), ((VOLUME, np.full(3, 2.0), np.zeros(3)),)),
+    "density.residual": Case(lambda p: density.residual(p, template(), density.Placed(*(jnp.asarray(a) for a in (0.3, 0.1, 3.0, 0.9)))), (PROFILE[8:25],)),
+    "density.synthesize": Case(lambda d: density.synthesize(d, density.two_leaflets(14.0, 6.0), density.gain((6, 6, 6), tilts())), (2.0 * VOLUME,), ((np.zeros((6, 6, 6)),),)),
+    "density.tilt_of": Case(lambda k, a: density.tilt_of(k, a), (P3, np.array(10.0)), ((np.zeros(3), np.array(10.0)),)),
+    "density.two_leaflets": Case(lambda s, w: density.two_leaflets(14.0, 6.0, s, w).values, (np.array(36.0), np.array(9.0))),
+    "density.whitening": Case(lambda a: density.whitening(a @ a.T), (SQUARE,)),
     "membrane.evaluate": Case(lambda p: membrane.evaluate(membrane.Surface(closed(), jnp.zeros(2)), p), (P2,), ((RING[0],),)),
     "membrane.fit_membrane": Case(fitted, (RING, np.array(0.4), np.array(1.2)), loose=True),
     "membrane.learn": Case(lambda x: membrane.learn(problem(x), 0.05, 1.0, (40, 40)).posterior.weights, (RING,), loose=True),
@@ -172,8 +200,17 @@ def problem(points):
     full = jnp.full(14, 0.4)
     mask = jnp.ones(14, bool)
     given = prior()
+    shared = 0.1 * jnp.ones((14, 1))
     return membrane.Problem(
-        points, jnp.zeros(14), full, jnp.arange(14) < 10, mask, given.kernel.variance, given.kernel.R, given.trend
+        points,
+        jnp.zeros(14),
+        full,
+        jnp.arange(14) < 10,
+        mask,
+        given.kernel.variance,
+        given.kernel.R,
+        given.trend,
+        shared,
     )
 
 
@@ -191,6 +228,8 @@ NO_GRADIENT = {
     "numerics.jitter": "a constant of the dtype",
     "numerics.map_chunks": "joins results on the host",
     "numerics.pad_to": "on the host",
+    "numerics.unit_rows": "on the host; `numerics.unit` is in the other table",
+    "density.estimate_wedge": "on the host: angles of a spectrum",
 }
 
 
@@ -204,7 +243,7 @@ def public(module):
 
 
 def test_the_tables_hold_every_public_function():
-    modules = (numerics, preprocess, ridges, ell, anchors, gp, levelset, membrane)
+    modules = (numerics, preprocess, ridges, ell, anchors, gp, levelset, density, membrane)
     known = set(CASES) | set(NO_GRADIENT)
     names = {name for module in modules for name in public(module)}
     assert len(names) > 70

@@ -18,7 +18,7 @@ import jaxmem
 
 RINGS = [
     {"types", "settings", "defaults", "numerics", "points", "checkpoints", "_xla"},
-    {"ellipse", "gp", "anchors", "levelset", "membrane", "ridges", "preprocess", "simulate"},
+    {"ellipse", "gp", "anchors", "levelset", "density", "membrane", "ridges", "preprocess", "simulate"},
     {"unet", "grouping"},
     {"surface", "metrics", "results", "io", "report"},
     {"pipeline", "batch", "console", "cli"},

@@ -15,7 +15,7 @@ from jaxmem.grouping import Midline, Region, describe
 from jaxmem.io import read_mrc, read_ply
 from jaxmem.pipeline import stages, write_run
 from jaxmem.pipeline.evaluate import format_scores
-from jaxmem.pipeline.evidence import in_slice, weigh
+from jaxmem.pipeline.evidence import cloud, in_slice, weigh
 from jaxmem.pipeline.files import read_run
 from jaxmem.pipeline.masks import outline, truth_midlines
 from jaxmem.pipeline.network import Odd, prepared_slices
@@ -275,7 +275,7 @@ def test_evidence_tells_an_ellipsoid_from_what_is_none(bumps):
     config = replace(Config().fit, inflation=1.0, least_noise=0.3)
     fitted = fit_membranes([line.points], [line.normals], [region.shape], [True], config)[0]
     mesh = extract(fitted, (56, 64, 64), config)[0]
-    evidence = weigh(line, region, None, mesh, fitted.noise, config)
+    evidence = weigh(cloud(line, region, None, fitted.noise, config), None, mesh)
     assert evidence.ellipses is None
     assert evidence.model == ("gp" if bumps else "ellipsoid")
     assert (abs(evidence.gp - evidence.ellipsoid) > 100) or not bumps
@@ -298,7 +298,7 @@ def test_evidence_of_ellipses_that_are_no_ellipsoid():
     fitted = fit_membranes([line.points], [line.normals], [region.shape], [True], config)[0]
     mesh = extract(fitted, (56, 64, 64), config)[0]
     slices = slice_ellipses(line, [region], stages.for_tomogram(Config(), 14.0), Run(None))
-    evidence = weigh(line, region, slices[0], mesh, fitted.noise, config)
+    evidence = weigh(cloud(line, region, None, fitted.noise, config), slices[0], mesh)
     assert evidence.ellipses < evidence.ellipsoid
     leverage = in_slice(slices[0].fits, line.voxels[:, 0] - slices[0].first, line.points[:, 1:])[1]
     assert 2.0 < float(leverage.mean()) * slices[0].fitted / len(np.unique(line.voxels[:, 0])) < 5.5

@@ -180,6 +180,7 @@ def learn(
     log_sigma: Float[Array, " parameters"],
     init: Float[Array, " parameters"] | None = None,
     steps: int | Int[Array, ""] = 12,
+    shared: Float[Array, "n k"] | None = None,
 ) -> Learnt:
     """The amplitude of the prior, and one factor for the noise of each group of values, at the largest posterior density.
 
@@ -198,6 +199,7 @@ def learn(
         log_sigma: standard deviations of the priors of log(amplitude) and of the logarithms of the scales.
         init: log(amplitude) and logarithms of the scales at which to start, relative to `prior` and `noise`; zeros when None.
         steps: of the optimiser.
+        shared: as for `fit`; not scaled.
 
     Returns:
         Differentiable in points, values, noise, prior, floor, ceiling and log_sigma by the implicit function theorem, as far as the
@@ -221,6 +223,8 @@ def learn(
     real = mask.astype(dtype)
     member = ((group[:, None] == jnp.arange(groups)[None]) & mask[:, None]).astype(dtype)
     expected, features = trend_at(trend, points)
+    if shared is not None:
+        features = jnp.concatenate([features, cleaned(shared, mask)], 1)
     features = jnp.where(mask[:, None], features, 0.0)
     shape = jnp.where(mask[:, None] & mask[None, :], gram(kernel, points, points), 0.0)
     shape = shape + jnp.diag(jnp.where(mask, jitter(dtype) * kernel.variance, 0.0))

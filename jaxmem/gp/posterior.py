@@ -134,8 +134,9 @@ def fit(
     *,
     noise: Scalar | Float[Array, " n"],
     prior: Kernel | Prior,
+    shared: Float[Array, "n k"] | None = None,
 ) -> Posterior:
-    """Condition the process on values with independent errors.
+    """Condition the process on values with independent errors, and with errors that they share.
 
     Arguments:
         points: data points, voxels.
@@ -143,10 +144,11 @@ def fit(
         mask: rows that count; all when None. The others may hold anything, NaN included.
         noise: standard deviation of each value, or of all, voxels.
         prior: kernel, or kernel and trend; the kernel's R must satisfy `valid_radius` for all points used.
+        shared: errors that the values have in common, voxels: their covariance is `shared @ shared.T` (see `shared_errors`).
 
     Returns:
         The posterior. Nothing is raised inside jit: its `outcome` says what went wrong, if anything did. Differentiable in points,
-        values, noise and prior.
+        values, noise, prior and shared errors.
 
     Raises:
         ValueError: if shapes disagree, or there are no rows.
@@ -165,7 +167,11 @@ def fit(
     points = cleaned(points, mask)
     diagonal = jnp.where(mask, jnp.where(mask, noise, 1.0) ** 2 + jitter(points.dtype) * kernel.variance, 1.0)
     expected, features = trend_at(trend, points)
-    covariance = jnp.where(mask[:, None] & mask[None, :], gram(kernel, points, points) + features @ features.T, 0.0)
+    both = gram(kernel, points, points) + features @ features.T
+    if shared is not None:
+        shared = cleaned(shared, mask)
+        both = both + shared @ shared.T
+    covariance = jnp.where(mask[:, None] & mask[None, :], both, 0.0)
     factor = jnp.linalg.cholesky(covariance + jnp.diag(diagonal))
     residual = jnp.where(mask, jnp.where(mask, values, 0.0) - expected, 0.0)
     weights = jnp.where(mask, jax.scipy.linalg.cho_solve((factor, True), residual), 0.0)

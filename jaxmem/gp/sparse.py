@@ -85,6 +85,7 @@ def fit_sparse(
     *,
     noise: Scalar | Float[Array, " n"],
     prior: Kernel | Prior,
+    shared: Float[Array, "n k"] | None = None,
 ) -> SparsePosterior:
     """Condition the process on many values through inducing points, which stand for the function in the best way possible.
 
@@ -92,7 +93,7 @@ def fit_sparse(
     The larger the prior's amplitude and the smaller the noise, the more inducing points that takes (`benchmarks/gp.py --sparse`).
 
     Arguments:
-        points, values, mask, noise, prior: as for `fit`.
+        points, values, mask, noise, prior, shared: as for `fit`.
         support: inducing points, for example `points[inducing(points, m)]`; repeated ones are harmless.
 
     Raises:
@@ -119,24 +120,36 @@ def fit_sparse(
     chunk = -(-n // chunks)
     rows = chunks * chunk
     residual = jnp.where(mask, jnp.where(mask, values, 0.0) - expected, 0.0)
-    padded = [jnp.pad(a, [(0, rows - n)] + [(0, 0)] * (a.ndim - 1)) for a in (points, features, residual, noise, mask)]
+    alike = jnp.zeros((n, 0), dtype) if shared is None else jnp.where(mask[:, None], cleaned(shared, mask), 0.0)
+    given = (points, features, residual, noise, mask, alike)
+    padded = [jnp.pad(a, [(0, rows - n)] + [(0, 0)] * (a.ndim - 1)) for a in given]
     blocks = [a.reshape(chunks, chunk, *a.shape[1:]) for a in padded]
     inverse = inverse_lower(factor)  # products with it take half the time of a triangular solve for every chunk
 
     def add(state, block):
-        precision, pull, bound = state
-        x, basis, residual, sigma, real = block
+        precision, pull, bound, across, among, felt = state
+        x, basis, residual, sigma, real, alike = block
         v = _times(inverse, gram(kernel, support, x) + own @ basis.T)
         weight = jnp.where(real, 1.0 / jnp.where(real, sigma**2, 1.0), 0.0)
         scaled = v * jnp.sqrt(weight)[None]
         # of the bound: squares of the values, logarithms of the noise, and what the inducing points do not explain
         spare = kernel.variance + jnp.sum(basis**2, 1) - jnp.sum(v**2, 0)
         parts = weight * (residual**2 + spare) + jnp.where(real, 2.0 * jnp.log(jnp.where(real, sigma, 1.0)), 0.0)
-        return (precision + _square(scaled), pull + v @ (weight * residual), bound + jnp.sum(parts)), None
+        weighted = weight[:, None] * alike
+        sums = across + v @ weighted, among + alike.T @ weighted, felt + weighted.T @ residual
+        return (precision + _square(scaled), pull + v @ (weight * residual), bound + jnp.sum(parts), *sums), None
 
+    k = alike.shape[1]
     start = jnp.eye(m, dtype=dtype), jnp.zeros(m, dtype), mask.sum().astype(dtype) * LOG_TWO_PI
-    (precision, pull, bound), _ = jax.lax.scan(add, start, tuple(blocks))
-    gain = jnp.linalg.cholesky(precision + jnp.tril(precision, -1).T)
+    none = jnp.zeros((m, k), dtype), jnp.eye(k, dtype=dtype), jnp.zeros(k, dtype)
+    (precision, pull, bound, across, among, felt), _ = jax.lax.scan(add, (*start, *none), tuple(blocks))
+    precision = precision + jnp.tril(precision, -1).T
+    if k:  # what rows share, they say once (Woodbury)
+        root = jnp.linalg.cholesky(among)
+        across, felt = (jax.scipy.linalg.solve_triangular(root, a, lower=True) for a in (across.T, felt))
+        precision, pull = precision - across.T @ across, pull - across.T @ felt
+        bound = bound - felt @ felt + 2.0 * jnp.sum(jnp.log(jnp.diagonal(root)))
+    gain = jnp.linalg.cholesky(precision)
     whitened = jax.scipy.linalg.cho_solve((gain, True), pull)
     weights = jax.scipy.linalg.solve_triangular(factor, whitened, lower=True, trans=1)
     log_likelihood = -0.5 * (bound - pull @ whitened) - jnp.sum(jnp.log(jnp.diagonal(gain)))

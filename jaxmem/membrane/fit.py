@@ -131,6 +131,7 @@ def fit_membrane(
         ((AMPLITUDE if normals is None else 1.0) * reach) ** 2,
         R,
         trend,
+        jnp.zeros((len(x), 0), dtype),
     )
     learned = learn(_few(problem, n), known(config.least_noise), known(config.inflation), steps)
     posterior = solve(learned, problem, known(config.inflation), config.bars, known(config.inducing), fast=False)
@@ -166,5 +167,5 @@ def _few(problem: Problem, n: int) -> Problem:
         n + _spread_out(problem.points[n:], problem.mask[n:], LEARN_ROWS - room),
     ]
     some = jnp.concatenate(rows)
-    few = {k: getattr(problem, k)[some] for k in ("points", "values", "sigma", "data", "mask")}
+    few = {k: getattr(problem, k)[some] for k in ("points", "values", "sigma", "data", "mask", "shared")}
     return problem._replace(**few)

@@ -32,6 +32,7 @@ class Problem(NamedTuple):
         variance: of the prior, voxels^2.
         R: of the kernel, voxels.
         trend: prior mean.
+        shared: (n, k) errors that values have in common, voxels (see `gp.fit`).
     """
 
     points: Float[Array, "n d"]
@@ -42,6 +43,7 @@ class Problem(NamedTuple):
     variance: Float[Array, ""]
     R: Float[Array, ""]
     trend: gp.Trend
+    shared: Float[Array, "n k"]
 
     @property
     def kernel(self) -> gp.Kernel:
@@ -95,10 +97,10 @@ def learn(problem: Problem, least_noise: Scalar, inflation: Scalar, steps: tuple
         floor = jnp.stack([lowest * ordinary / typical, anchored])
         learnt = gp.learn(
             x, y, mask, noise=relative, group=group, prior=gp.Prior(kernel, trend),
-            floor=floor, ceiling=ceiling, log_sigma=log_sigma, init=start, steps=steps,
+            floor=floor, ceiling=ceiling, log_sigma=log_sigma, init=start, steps=steps, shared=problem.shared,
         )  # fmt: skip
         noise = relative * learnt.scales[group]
-        posterior = gp.fit(x, y, mask, noise=noise, prior=learnt.prior)
+        posterior = gp.fit(x, y, mask, noise=noise, prior=learnt.prior, shared=problem.shared)
         weight = _weights(posterior.weights * noise**2, learnt.scales[0] * sigma / inflation)
         amplitude = 0.5 * jnp.log(learnt.prior.kernel.variance / kernel.variance)
         theta = jnp.concatenate([amplitude[None], jnp.log(learnt.scales)])
@@ -109,7 +111,7 @@ def learn(problem: Problem, least_noise: Scalar, inflation: Scalar, steps: tuple
     relative, theta, log_posterior = jax.tree.map(lambda a: a[-1], rounds)
     scales = jnp.exp(theta[1:])
     learnt = gp.Prior(eqx.tree_at(lambda k: k.variance, kernel, kernel.variance * jnp.exp(2 * theta[0])), trend)
-    posterior = gp.fit(x, y, mask, noise=relative * scales[group], prior=learnt)
+    posterior = gp.fit(x, y, mask, noise=relative * scales[group], prior=learnt, shared=problem.shared)
     return Learned(posterior, scales[0], scales[1], log_posterior)
 
 
@@ -169,5 +171,6 @@ def solve(
         trend = eqx.tree_at(lambda t: t.sigma, trend, bars * trend.sigma)
     prior = gp.Prior(kernel, trend)
     if len(x) <= exact:
-        return gp.fit(x, y, mask, noise=noise, prior=prior)
-    return gp.fit_sparse(x, y, x[gp.inducing(x, inducing, mask)], mask, noise=noise, prior=prior)
+        return gp.fit(x, y, mask, noise=noise, prior=prior, shared=problem.shared)
+    few = x[gp.inducing(x, inducing, mask)]
+    return gp.fit_sparse(x, y, few, mask, noise=noise, prior=prior, shared=problem.shared)

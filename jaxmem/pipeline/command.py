@@ -97,6 +97,7 @@ def fit_file(
     *,
     instances: bool = False,
     filled: bool = False,
+    tomogram: str | Path | None = None,
     voxel_size: float | None = None,
     level: int | None = None,
     overwrite: bool = False,
@@ -112,6 +113,7 @@ def fit_file(
     Arguments:
         source: MRC file or OME-Zarr.
         instances, filled: see `fit_mask`.
+        tomogram: MRC file or OME-Zarr from which the mask was made; places the points anew.
         target, config, voxel_size, level, overwrite, keep, memory, obj, zarr, progress, arguments: see `segment_file`.
 
     Returns:
@@ -122,12 +124,14 @@ def fit_file(
     """
 
     config = config or Config()
+    # its voxel size is the mask's: whatever the header says
+    density = None if tomogram is None else read_volume(tomogram, voxel_size=1.0, level=level)
     task = _Task(
         {"voxel_size": voxel_size, "level": level},
         {"obj": obj, "zarr": zarr, "arguments": arguments, "command": "fit"},
-        (level, instances, filled),
+        (level, instances, filled, tomogram and digest_of(tomogram)),
         lambda mask: config,
-        lambda mask, run: fit_mask(mask, config, instances=instances, filled=filled, run=run),
+        lambda mask, run: fit_mask(mask, config, instances=instances, filled=filled, tomogram=density, run=run),
     )
     return _run(source, target, task, overwrite=overwrite, keep=keep, memory=memory, progress=progress)
 

@@ -17,11 +17,12 @@ from jaxmem.pipeline.packing import (
 )
 from jaxmem.pipeline.pruning import slice_ellipses
 from jaxmem.pipeline.record import Progress, Run
+from jaxmem.pipeline.refinement import refine
 from jaxmem.pipeline.stages import finish, group, midlines
 from jaxmem.pipeline.volume import as_volume, is_flat
 from jaxmem.results import Groups, Result
 from jaxmem.settings import Config
-from jaxmem.types import BACKGROUND, MEMBRANE, Tomogram
+from jaxmem.types import BACKGROUND, MEMBRANE, JaxmemError, Tomogram
 
 
 def fit_mask(
@@ -31,6 +32,7 @@ def fit_mask(
     *,
     instances: bool = False,
     filled: bool = False,
+    tomogram: Tomogram | None = None,
     keep_surfaces: bool = True,
     run: Run | None = None,
 ) -> Result:
@@ -43,15 +45,22 @@ def fit_mask(
         progress: told how far each stage is.
         instances: keep the mask's own grouping.
         filled: the mask covers whole compartments; their outlines are the membranes.
+        tomogram: from which the mask was made: it places the points anew (`config.refine`).
         keep_surfaces, run: see `segment`.
 
     Returns:
         As `segment`; `semantic` is the mask (its outline if `filled`).
 
     Raises:
-        JaxmemError: if the data are not a real volume, or with `instances` not whole numbers from 0.
+        JaxmemError: if the data are not a real volume, with `instances` not whole numbers from 0, or the tomogram is of another size.
     """
     mask = as_volume(mask)
+    if tomogram is not None:
+        tomogram = as_volume(tomogram)
+        if tomogram.data.shape != mask.data.shape:
+            raise JaxmemError(
+                f"the tomogram has {tomogram.data.shape[::-1]} voxels, the mask {mask.data.shape[::-1]}; give the one the mask was made from"
+            )
     run = run or Run(progress)
     data = np.nan_to_num(np.asarray(mask.data), posinf=0.0, neginf=0.0)
     if instances:
@@ -86,7 +95,10 @@ def fit_mask(
     slices, regions = run.once(
         "ellipses", lambda: (slice_ellipses(line, regions, config, run), regions), pack_pruning, unpack_pruning
     )
-    return finish(run, semantic, line, regions, slices, mask, config, keep_surfaces)
+    placed = None
+    if tomogram is not None and not is_flat(data.shape):
+        placed = refine(tomogram._replace(voxel_size=mask.voxel_size), line, regions, config, run)
+    return finish(run, semantic, line, regions, slices, mask, config, keep_surfaces, placed)
 
 
 def for_mask(config: Config, voxel_size: float, thickness: float) -> Config:

@@ -24,6 +24,7 @@ from jaxmem.pipeline.packing import (
 from jaxmem.pipeline.pieces import Slabs, key_of
 from jaxmem.pipeline.pruning import Ellipses, prune_and_recover, slice_ellipses
 from jaxmem.pipeline.record import Progress, Run
+from jaxmem.pipeline.refinement import Points, refine
 from jaxmem.pipeline.surfaces import surfaces
 from jaxmem.pipeline.volume import as_volume, is_flat
 from jaxmem.results import Groups, Result
@@ -161,15 +162,18 @@ def finish(
     tomogram: Tomogram,
     config: Config,
     keep_surfaces: bool = True,
+    placed: list[Points | None] | None = None,
 ) -> Result:
-    """Surface stage and the record of the run; `keep_surfaces` as for `segment`."""
+    """Surface stage and the record of the run; `keep_surfaces` as for `segment`, `placed` from `refine`."""
     if not regions:
         run.warn("no membrane was found: the labels are empty")
     shape = tomogram.data.shape
     if shape[0] > 1 and is_flat(shape):
         run.decide(f"{shape[0]} slices are too few for surfaces: their mean is fitted with curves")
     size = tomogram.voxel_size
-    found, canvas = surfaces(line, regions, slices, shape, size, config, run, keep_surfaces)
+    found, canvas = surfaces(
+        line, regions, slices, placed or [None] * len(regions), shape, size, config, run, keep_surfaces
+    )
     labels: Volume = Slabs(lambda k: canvas.slab(k)[0], canvas.shape, np.int16, canvas.thickness)
     sigma: Volume = Slabs(lambda k: size * canvas.slab(k)[1], canvas.shape, np.float32, canvas.thickness)
     if is_flat(shape):
@@ -240,6 +244,7 @@ def stage_keys(source: str, config: Config) -> dict[str, str]:
         ("midlines", (c["midline"], faint)),
         ("regions", (c["grouping"], c["merge"], c["select"])),
         ("ellipses", (c["ellipse"], c["fit"]["inflation"])),
+        ("refinement", (c["refine"], c["fit"])),
         ("surfaces", c["fit"]),
     ):
         keys[stage] = name = key_of(name, stage, settings)
@@ -273,4 +278,5 @@ def assemble(seen: Prediction, tomogram: Tomogram, config: Config, run: Run, kee
         return slices, prune_and_recover(line, regions, slices, config, run)
 
     slices, regions = run.once("ellipses", pruned, pack_pruning, unpack_pruning)
-    return finish(run, seen.semantic, line, regions, slices, tomogram, config, keep_surfaces)
+    placed = None if is_flat(tomogram.data.shape) else refine(tomogram, line, regions, config, run)
+    return finish(run, seen.semantic, line, regions, slices, tomogram, config, keep_surfaces, placed)

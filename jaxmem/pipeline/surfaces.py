@@ -6,20 +6,22 @@ import numpy as np
 
 from jaxmem.defaults import known
 from jaxmem.grouping import Midline, Region
-from jaxmem.pipeline.evidence import weigh
+from jaxmem.pipeline.evidence import cloud, weigh
 from jaxmem.pipeline.packing import Stored, pack_membrane, unpack_membrane
 from jaxmem.pipeline.pruning import Ellipses
 from jaxmem.pipeline.record import Run
+from jaxmem.pipeline.refinement import Points, fits_of
 from jaxmem.pipeline.volume import is_flat
 from jaxmem.results import MembraneResult
 from jaxmem.settings import Config
-from jaxmem.surface import Canvas, Paint, extract, fit_each, paint
+from jaxmem.surface import Canvas, Paint, extract, paint
 
 
 def surfaces(
     line: Midline,
     regions: list[Region],
     slices: dict[int, Ellipses] | None,
+    placed: list[Points | None],
     shape: tuple[int, ...],
     voxel_size: float,
     config: Config,
@@ -28,7 +30,8 @@ def surfaces(
 ) -> tuple[Sequence[MembraneResult], Canvas]:
     """Surface stage: implicit functions, meshes, and labels of equal thickness, one membrane after another.
 
-    With `keep` the result's membranes hold their implicit functions.
+    Surfaces are fitted to the points that the tomogram has placed, and to the midline's where it has not. With `keep` the result's
+    membranes hold their implicit functions.
     """
     volume_shape = shape[1:] if is_flat(shape) else shape
     members = [r.members for r in regions]
@@ -39,19 +42,13 @@ def surfaces(
     with run.stage("surfaces", len(regions)) as step:
         pieces = run.pieces
         missing = [k for k, name in enumerate(names) if pieces is None or pieces.get(name) is None]
-        fits = fit_each(
-            [line.points[i] for i in members],
-            [line.normals[i] for i in members],
-            [r.shape for r in regions],
-            [r.closed for r in regions],
-            config.fit,
-            missing,
-        )
+        fits = fits_of(line, regions, placed, config.fit, missing)
         for done, (k, membrane) in enumerate(fits, 1 + len(regions) - len(missing)):
             one = None
             if membrane is not None and (extracted := extract(membrane, volume_shape, config.fit)) is not None:
                 mesh, field = extracted
-                evidence = weigh(line, regions[k], (slices or {}).get(k), mesh, membrane.noise, config.fit)
+                seen = cloud(line, regions[k], placed[k], membrane.noise, config.fit)
+                evidence = weigh(seen, (slices or {}).get(k), mesh) if regions[k].closed else None
                 surface = membrane.surface if keep else None
                 result = MembraneResult(mesh, len(membrane.points), membrane.noise, evidence, surface)
                 one = result, paint(mesh, field, half, volume_shape)
@@ -72,7 +69,8 @@ def surfaces(
         result, painted = one
         kept.append(names[k])
         canvas.add(len(kept), painted)
-        run.groups.members.append(line.points[members[k]])
+        points = placed[k]
+        run.groups.members.append(line.points[members[k]] if points is None else points.points)
         mesh = result.mesh
         kind = "closed" if mesh.closed else "cut by the volume's border" if mesh.cut else "open"
         run.decide(

@@ -9,3 +9,6 @@ from jaxmem.surface.labels import paint as paint
 from jaxmem.surface.mesh import Mesh as Mesh
 from jaxmem.surface.mesh import extract as extract
 from jaxmem.surface.mesh import is_watertight as is_watertight
+from jaxmem.surface.mesh import outline as outline
+from jaxmem.surface.preparing import Errors as Errors
+from jaxmem.surface.tiles import Outline as Outline

@@ -9,21 +9,19 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial import cKDTree
 
-from jaxmem import anchors as anc
-from jaxmem import gp
 from jaxmem.defaults import FROM_NETWORK, decided, known
 from jaxmem.grouping.shape import Shape
-from jaxmem.membrane import AMPLITUDE, EXACT_ROWS, LEARN_ROWS, Problem, Surface, learn, solve
+from jaxmem.membrane import EXACT_ROWS, LEARN_ROWS, Problem, Surface, learn, solve
+from jaxmem.membrane.learning import root_mean_square
 from jaxmem.numerics import bucket_size, pad_to
-from jaxmem.points import Cells, evenly, first_of_each, orient, roughness
+from jaxmem.points import Cells, evenly
 from jaxmem.settings import Config, FitConfig
+from jaxmem.surface.preparing import BETWEEN, Errors, prepare
 
-_ROWWISE = ("points", "values", "sigma", "data", "mask")  # parts of a `Problem` that have a row for each value
-_NEIGHBOURHOOD = 4.0  # voxels within which a point's company is counted
-_COMPANY = 0.35  # a point with less than this share of the median company is a stray one; not tuned
-_OPEN_ANCHORS = 460  # points of an open membrane with anchors: 920 rows, within an exact fit; not tuned
+# parts of a `Problem` that have a row for each value
+_ROWWISE = ("points", "values", "sigma", "data", "mask", "shared")
+_APART = 1.5  # of the median distance of the nearest point, for points that are spread evenly
 _TOGETHER = 64  # membranes at a time on an accelerator, for the memory
-_BETWEEN = 0.4  # anchors of an open membrane go at most this share of the way to the next membrane
 
 
 class Membrane(NamedTuple):
@@ -35,6 +33,7 @@ class Membrane(NamedTuple):
         low, high: (d,) box in voxels within which the surface is looked for.
         closed: whether the surface closes around a centre.
         noise: learnt standard deviation of the points about the surface, voxels.
+        apart: distance within which a membrane's points have company, voxels.
     """
 
     surface: Surface
@@ -43,6 +42,7 @@ class Membrane(NamedTuple):
     high: Float[np.ndarray, " d"]
     closed: bool
     noise: float
+    apart: float = 0.0
 
     @property
     def posterior(self) -> Any:
@@ -55,72 +55,7 @@ class Membrane(NamedTuple):
         return np.asarray(self.surface.centre)
 
 
-class _Prepared(NamedTuple):
-    problem: Problem  # of NumPy arrays, not padded; the mask is all True
-    centre: np.ndarray  # what was subtracted from voxel coordinates
-    low: np.ndarray  # box in voxels
-    high: np.ndarray
-
-
-def _anchors_closed(points: np.ndarray, shape: Shape, config: FitConfig) -> anc.Anchors:
-    chosen = points[evenly(points, config.rays)]
-    return anc.by_rays(jnp.asarray(chosen), jnp.asarray(shape.ellipse.centre), alpha=config.alpha)
-
-
-def _anchors_open(points, normals, others: cKDTree | None, config: FitConfig) -> anc.Anchors:
-    chosen = evenly(points, _OPEN_ANCHORS)
-    offset = np.full(len(chosen), config.offset)
-    if others is not None:
-        offset = np.minimum(offset, _BETWEEN * others.query(points[chosen])[0])
-    offset = np.maximum(offset, 1.0)
-    found = anc.by_normals(jnp.asarray(points[chosen]), jnp.asarray(normals[chosen]), jnp.asarray(offset))
-    # a point's two anchors one after another: thinning then keeps both or none
-    n = len(chosen)
-    pairs = np.arange(2 * n).reshape(2, n).T.ravel()
-    return jax.tree.map(lambda a: np.asarray(a)[pairs], found)
-
-
-def _prepare(points, normals, shape: Shape, closed: bool, others, config: FitConfig) -> _Prepared:
-    """Choose the points to condition on, add the anchors, and centre everything."""
-    d = points.shape[1]
-    # thinning to one point a cell would favour stray ones, which have their cells to themselves
-    company = cKDTree(points).query_ball_point(points, _NEIGHBOURHOOD, return_length=True, workers=-1)
-    settled = company >= _COMPANY * np.median(company)
-    points, normals = points[settled], normals[settled]
-    cells = len(first_of_each(np.floor(points / config.spacing).astype(int)))
-    chosen = evenly(points, int(np.clip(cells, 8, config.most_points)))
-    data = points[chosen]
-    if closed:
-        extra = _anchors_closed(data, shape, config)
-    else:
-        extra = _anchors_open(data, orient(data, normals[chosen]), others, config)
-    centre = data.mean(0)
-    x = np.concatenate([data, np.asarray(extra.points)]) - centre
-    y = np.concatenate([np.zeros(len(data)), np.asarray(extra.values)])
-    noise = max(roughness(data), known(config.least_noise)) if len(data) > 12 else config.noise
-    facing = normals[chosen, 0] ** 2 if d == 3 else np.zeros(len(data))
-    facing = np.sqrt(1.0 + (config.beam**2 - 1.0) * facing)
-    sigma = np.concatenate([noise * facing / np.median(facing), np.asarray(extra.sigma)])
-    is_data = np.arange(len(x)) < len(data)
-    if closed:
-        around = np.asarray(anc.by_ellipsoid(shape.ellipse, 64, alpha=config.alpha).points) - centre
-        low, high = np.minimum(x.min(0), around.min(0)) - 1.0, np.maximum(x.max(0), around.max(0)) + 1.0
-    else:
-        low, high = x[is_data].min(0) - config.offset, x[is_data].max(0) + config.offset
-    corners = np.stack(np.meshgrid(*np.stack([low, high], 1), indexing="ij"), -1).reshape(-1, d)
-    reach = float(np.linalg.norm(x, axis=1).max())
-    R = gp.valid_radius(gp.Cubic if d == 3 else gp.ThinPlate, np.concatenate([x, corners]))
-    trend: gp.Trend = gp.Zero()
-    if closed:
-        ellipse = shape.ellipse._replace(centre=shape.ellipse.centre - centre)
-        trend = gp.Ellipsoid(ellipse, jnp.asarray(config.shape_sigma))
-    variance = (AMPLITUDE * reach if closed else reach) ** 2
-    real = np.ones(len(x), bool)
-    problem = Problem(x, y, sigma, is_data, real, np.float64(variance), np.float64(R), trend)  # type: ignore[arg-type]
-    return _Prepared(problem, centre, low + centre, high + centre)
-
-
-learn_batch = jax.jit(jax.vmap(learn, (0, None, None)))
+learn_batch = jax.jit(jax.vmap(learn, (0, 0, None)))
 solve_batch = jax.jit(jax.vmap(solve, (0, 0, None, None, None)), static_argnums=4)
 
 
@@ -155,6 +90,7 @@ def fit_each(
     closed: list[bool],
     config: FitConfig | None = None,
     wanted: Iterable[int] | None = None,
+    errors: list[Errors] | None = None,
 ) -> Iterator[tuple[int, Membrane | None]]:
     """Fit membranes, few at a time; those few whose padded sizes agree are one batched program.
 
@@ -165,13 +101,14 @@ def fit_each(
     Arguments:
         points, normals, shapes, closed, config: see `fit_membranes`.
         wanted: which to fit; all when None. The others only tell how far away they are.
+        errors: per membrane, of its points, if they are known: all points then count.
 
     Yields:
         Its place and the membrane, as from `fit_membranes`. Nothing of one is kept when the next few are fitted.
     """
     config = decided(Config(fit=config or FitConfig()), fit=FROM_NETWORK["fit"]).fit
     wanted = list(range(len(points))) if wanted is None else list(wanted)
-    others = _Others(points, config.offset / _BETWEEN)
+    others = _Others(points, config.offset / BETWEEN)
     together = 1 if jax.default_backend() == "cpu" else _TOGETHER
     for start in range(0, len(wanted), together):
         some = wanted[start : start + together]
@@ -179,9 +116,10 @@ def fit_each(
         fitted: dict[int, Membrane] = {}
         with jax.enable_x64(True):
             prepared = {
-                i: _prepare(
+                i: prepare(
                     points[i].astype(float),
                     normals[i],
+                    None if errors is None else errors[i],
                     jax.tree.map(np.float64, shapes[i]),
                     closed[i],
                     None if closed[i] else others.near(i),
@@ -189,10 +127,15 @@ def fit_each(
                 )
                 for i in usable
             }
-            for i, posterior, noise in _fitted({i: p.problem for i, p in prepared.items()}, config):
+            for i, posterior, noise in _fitted({i: p.problem for i, p in prepared.items()}, config, errors is not None):
                 p = prepared[i]
                 surface = Surface(posterior, jnp.asarray(p.centre))
-                fitted[i] = Membrane(surface, points[i], p.low, p.high, closed[i], noise)
+                apart = (
+                    0.0
+                    if errors is None
+                    else _APART * float(np.median(cKDTree(points[i]).query(points[i], k=2)[0][:, 1]))
+                )
+                fitted[i] = Membrane(surface, points[i], p.low, p.high, closed[i], noise, apart)
         for i in some:
             yield i, fitted.pop(i, None)
 
@@ -214,11 +157,14 @@ class _Others:
         return cKDTree(self.all[found]) if len(found) else None
 
 
-def _fitted(problems: dict[int, Problem], config: FitConfig) -> Iterator[tuple[int, Any, float]]:
-    """Posterior and noise (voxels) of each problem whose factorisation succeeds."""
+def _fitted(problems: dict[int, Problem], config: FitConfig, known_errors: bool) -> Iterator[tuple[int, Any, float]]:
+    """Posterior and noise (voxels) of each problem whose factorisation succeeds; errors that are known are not learnt to be less."""
     learnt: dict[int, Any] = {}
     for members, problem in _batches({i: _few(p) for i, p in problems.items()}):
-        results = learn_batch(problem, config.least_noise, config.inflation)
+        counts = (problem.data & problem.mask).astype(float)
+        usual = jax.vmap(root_mean_square)(problem.sigma, counts)
+        least = usual if known_errors else jnp.full(len(usual), known(config.least_noise))
+        results = learn_batch(problem, least, config.inflation)
         learnt |= dict(zip(members, _rows(results, len(members))))
     for members, problem in _batches({i: p for i, p in problems.items() if bool(learnt[i].posterior.success)}):
         start = _stack([learnt[i] for i in members], len(problem.points))

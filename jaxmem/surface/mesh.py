@@ -12,11 +12,15 @@ from scipy.spatial import cKDTree
 from skimage.measure import find_contours, marching_cubes
 
 from jaxmem import gp, levelset
-from jaxmem.numerics import bucket_size, map_chunks, pad_to
+from jaxmem.numerics import bucket_size, map_chunks, pad_to, unit_rows
+from jaxmem.points import first_of_each
 from jaxmem.settings import FitConfig
 from jaxmem.surface.fitting import Membrane
-from jaxmem.surface.uncertainty import CHUNK, averaging, content_sigma, error_bars, padded
+from jaxmem.surface.tiles import Outline
+from jaxmem.surface.uncertainty import CHUNK, averaging, content_sigma, error_bars, padded, position_errors
 
+_APART = 1.5  # voxels; edge of the cells of which an outline has one vertex each
+_OUTSIDE = 8.0  # voxels beyond the volume to which an outline goes on: what is there is seen inside, smeared
 _COARSE = 4  # cells of the grid in the edge of one where f is evaluated everywhere
 
 
@@ -156,6 +160,51 @@ def _pieces(faces: np.ndarray, n: int) -> np.ndarray:
     return connected_components(coo_matrix((np.ones(len(edges)), edges.T), shape=(n, n)), directed=False)[1]
 
 
+def _level_set(membrane: Membrane) -> tuple[Field, np.ndarray, np.ndarray, levelset.Geometry] | None:
+    """The zero level set, triangulated and measured: vertices on it in voxels, and only pieces that hold membrane points."""
+    field = sample(membrane)
+    vertices, faces = triangulate(field)
+    if len(faces) == 0:
+        return None
+    found = map_chunks(lambda p: levelset.measure(membrane.posterior, p), vertices - membrane.centre, CHUNK)
+    moved = found.points + membrane.centre
+    # a step that leaves the neighbourhood of its cell has no level set to go to; marching cubes' point stays
+    astray = np.linalg.norm(moved - vertices, axis=1) > field.step
+    vertices = np.where(astray[:, None], vertices, moved)
+    near = np.unique(cKDTree(vertices).query(membrane.points)[1])
+    piece = _pieces(faces, len(vertices))
+    support = np.bincount(piece[near], minlength=piece.max() + 1)
+    good = support[piece] >= 0.05 * support.sum()
+    vertices, faces, used = _keep(vertices, faces, good)
+    if len(faces) == 0:
+        return None
+    return field, vertices, faces, jax.tree.map(lambda a: a[used], found)
+
+
+def outline(membrane: Membrane, volume_shape: tuple[int, ...], config: FitConfig) -> Outline | None:
+    """A membrane's surface as points one to two voxels apart, without error bars; ends where `extract` ends it.
+
+    Arguments:
+        membrane, volume_shape, config: see `extract`.
+
+    Returns:
+        None if no level set is left.
+    """
+    with jax.enable_x64(True):
+        known = _level_set(membrane)
+        if known is None:
+            return None
+        _, vertices, _, found = known
+        chosen = first_of_each(np.floor(vertices / _APART).astype(int))
+        vertices, slope = vertices[chosen], np.asarray(found.slope)[chosen]
+        good = ((vertices > -_OUTSIDE) & (vertices < np.array(volume_shape) - 1.0 + _OUTSIDE)).all(1)
+        if not membrane.closed:
+            good &= position_errors(membrane, vertices, 2.0) <= config.max_sigma
+    if not good.any():
+        return None
+    return Outline(vertices[good].astype(np.float32), unit_rows(slope[good]).astype(np.float32))
+
+
 def extract(membrane: Membrane, volume_shape: tuple[int, ...], config: FitConfig) -> tuple[Mesh, Field] | None:
     """Mesh the zero level set and measure it.
 
@@ -172,24 +221,10 @@ def extract(membrane: Membrane, volume_shape: tuple[int, ...], config: FitConfig
         The mesh and the sampled function, or None if no level set is left.
     """
     with jax.enable_x64(True):
-        field = sample(membrane)
-        vertices, faces = triangulate(field)
-        if len(faces) == 0:
+        known = _level_set(membrane)
+        if known is None:
             return None
-        found = map_chunks(lambda p: levelset.measure(membrane.posterior, p), vertices - membrane.centre, CHUNK)
-        moved = found.points + membrane.centre
-        # a step that leaves the neighbourhood of its cell has no level set to go to; marching cubes' point stays
-        astray = np.linalg.norm(moved - vertices, axis=1) > field.step
-        vertices = np.where(astray[:, None], vertices, moved)
-
-        near = np.unique(cKDTree(vertices).query(membrane.points)[1])
-        piece = _pieces(faces, len(vertices))
-        support = np.bincount(piece[near], minlength=piece.max() + 1)
-        good = support[piece] >= 0.05 * support.sum()
-        vertices, faces, used = _keep(vertices, faces, good)
-        if len(faces) == 0:
-            return None
-        found = jax.tree.map(lambda a: a[used], found)
+        field, vertices, faces, found = known
         bars = error_bars(membrane, vertices, found, field.step, config)
     smooth = averaging(vertices, np.asarray(found.slope), config.curvature_radius)
     reach = np.array(volume_shape) - 0.5
@@ -214,9 +249,9 @@ def extract(membrane: Membrane, volume_shape: tuple[int, ...], config: FitConfig
     mesh = Mesh(
         vertices,
         faces,
-        (found.slope / np.maximum(np.linalg.norm(found.slope, axis=1), 1e-9)[:, None])[used],
+        unit_rows(np.asarray(found.slope))[used],
         bars.position[used],
-        distance <= max(3.0, 1.5 * field.step),
+        distance <= max(3.0, 1.5 * field.step, membrane.apart),
         mean_curvature,
         gaussian_curvature,
         bars.mean_curvature[used],

@@ -1,0 +1,288 @@
+"""Refinement stage: every point placed by the density about it, surfaces and points in turn."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import lru_cache, partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.spatial import cKDTree
+
+from jaxmem.density import OFFSETS, SHIFTS, Placed, local_information, place, residual, whitening
+from jaxmem.grouping import Midline, Region
+from jaxmem.numerics import bucket_size, pad_to
+from jaxmem.pipeline.appearance import (
+    KINDS,
+    Appearance,
+    Residuals,
+    cube,
+    cubes,
+    first_look,
+    sharpness,
+    some_of,
+    white,
+    with_bilayer,
+)
+from jaxmem.pipeline.pieces import Piece
+from jaxmem.pipeline.record import Run
+from jaxmem.points import evenly, first_of_each
+from jaxmem.settings import Config, FitConfig, RefineConfig
+from jaxmem.surface import Errors, Membrane, fit_each, outline
+from jaxmem.surface.tiles import CORE, EDGE, MARGIN, Outline, distances, patches, sampled, shown
+from jaxmem.types import Tomogram
+
+_FEWEST = 12  # points that a surface is fitted to
+_SPREAD = 0.3  # of a membrane's contrast along it, over what it usually has
+_CLEAR = 4.0  # log odds of the points from which that is learnt
+_MOST = 2.0  # voxels; points that are known less well are left out
+_LEAST_SHARE = 0.01  # of what a patch tells, for the arithmetic
+_KEPT = 8  # outlines in memory, where others lie on disk
+
+
+class Points(NamedTuple):
+    """Points of a membrane as the density has placed them.
+
+    Attributes:
+        points, normals: (n, 3) voxels.
+        sigma: (n,) standard deviation along the normal, voxels; such that the points count as independent.
+        shared: (n,) of what neighbours have in common besides.
+        log_odds: (n,) of a membrane against none.
+    """
+
+    points: np.ndarray
+    normals: np.ndarray
+    sigma: np.ndarray
+    shared: np.ndarray
+    log_odds: np.ndarray
+
+
+def refine(tomogram: Tomogram, line: Midline, regions: list[Region], config: Config, run: Run) -> list[Points | None]:
+    """Points on each membrane as the tomogram places them; None for a membrane that keeps the points it had.
+
+    A round fits a surface to each membrane's points, and learns from what is seen whole what a membrane looks like across. It computes
+    what the tomogram would show of all these surfaces, less what the missing wedge hides, and compares that with what it does show,
+    along the normal of each point: the shift that fits best is where the membrane is.
+
+    Arguments:
+        tomogram: as it is, not smoothed.
+        line, regions: what surfaces are fitted to at first.
+        config: `refine` and `fit`.
+        run: told what was found; keeps what is finished.
+    """
+    c, n = config.refine, len(regions)
+    placed: list[Points | None] = [None] * n
+    if n == 0 or c.rounds == 0:
+        return placed
+    with run.stage("refinement", 2 * c.rounds * n) as step:
+        look = first_look(tomogram.data, tomogram.voxel_size, c, run)
+        for r in range(c.rounds):
+            done = 2 * r * n
+            outlines = _Outlines(run, done, n)
+            missing = outlines.missing()
+            for k, membrane in fits_of(line, regions, placed, config.fit, missing):
+                o = None if membrane is None else outline(membrane, tomogram.data.shape, config.fit)
+                outlines.put(k, o)
+                step(done + k)
+            look = with_bilayer(tomogram.data, (outlines.get(k) for k in some_of(n)), look)
+            residuals = Residuals(look.samples)
+            place_one = partial(_membrane, tomogram.data, outlines, look, c)
+            for k in range(n):
+                found = _kept(run, done + n + k, partial(place_one, k))
+                residuals.add(found.pop("square"), found.pop("count"))
+                placed[k] = _points(found, c)
+                step(done + n + k)
+            look = look._replace(noise=residuals.covariance())
+    many = sum(p is not None for p in placed)
+    run.decide(f"the tomogram places the points of {many} of {n} membranes")
+    return placed
+
+
+def fits_of(
+    line: Midline,
+    regions: list[Region],
+    placed: Sequence[Points | None],
+    config: FitConfig,
+    wanted: Sequence[int],
+) -> Iterator[tuple[int, Membrane | None]]:
+    """Membranes fitted to their points, those that were not placed by the density first; see `fit_each`."""
+    shapes, closed = [r.shape for r in regions], [r.closed for r in regions]
+    points = [line.points[r.members] if p is None else p.points for r, p in zip(regions, placed)]
+    normals = [line.normals[r.members] if p is None else p.normals for r, p in zip(regions, placed)]
+    errors = [Errors(np.zeros(0), np.zeros(0)) if p is None else Errors(p.sigma, p.shared) for p in placed]
+    # the points' errors are known, and what they share is known apart
+    settings = replace(config, inflation=1.0, bars=1.0)
+    for fit, given, which in (
+        (config, None, [k for k in wanted if placed[k] is None]),
+        (settings, errors, [k for k in wanted if placed[k] is not None]),
+    ):
+        if which:
+            yield from fit_each(points, normals, shapes, closed, fit, which, given)
+
+
+def _kept(run: Run, part: int, compute) -> Piece:
+    """A piece of this stage, made if it is not there."""
+    if run.pieces is None:
+        return compute()
+    name = run.name("refinement", part)
+    piece = run.pieces.get(name)
+    if piece is None:
+        piece = compute()
+        run.pieces.put(name, piece)
+    return piece
+
+
+class _Outlines:
+    """The surfaces of one round, in memory or among the run's pieces.
+
+    Arguments:
+        run: keeps them.
+        start: number of the first one's piece.
+        count: membranes.
+    """
+
+    def __init__(self, run: Run, start: int, count: int):
+        self._run, self._start, self._count = run, start, count
+        self._held: dict[int, Outline | None] = {}
+        self._box = np.full((count, 2, 3), np.nan)
+        self._read = lru_cache(_KEPT)(self._take)
+
+    def missing(self) -> list[int]:
+        """Those that are not there yet; boxes of the others are noted."""
+        if self._run.pieces is None:
+            return list(range(self._count))
+        out = []
+        for k in range(self._count):
+            piece = self._run.pieces.get(self._run.name("refinement", self._start + k))
+            if piece is None:
+                out.append(k)
+            else:
+                self._note(k, _unpacked(piece))
+        return out
+
+    def _note(self, k: int, o: Outline | None) -> None:
+        if o is not None:
+            self._box[k] = o.vertices.min(0), o.vertices.max(0)
+
+    def put(self, k: int, o: Outline | None) -> None:
+        """Keep one."""
+        self._note(k, o)
+        if self._run.pieces is None:
+            self._held[k] = o
+        else:
+            self._run.pieces.put(self._run.name("refinement", self._start + k), {} if o is None else o._asdict())
+
+    def _take(self, k: int) -> Outline | None:
+        if self._run.pieces is None:
+            return self._held.get(k)
+        return _unpacked(self._run.pieces.take(self._run.name("refinement", self._start + k)))
+
+    def get(self, k: int) -> Outline | None:
+        """One of them."""
+        return self._read(k)
+
+    def others(self, k: int, low: np.ndarray, high: np.ndarray) -> Outline | None:
+        """What lies in a box of all but one."""
+        near = np.flatnonzero((self._box[:, 1] >= low).all(1) & (self._box[:, 0] < high).all(1))
+        found = [self.get(j) for j in near.tolist() if j != k]
+        parts = [o.within(low, high) for o in found if o is not None]
+        parts = [o for o in parts if len(o.vertices)]
+        return Outline(*(np.concatenate(a) for a in zip(*parts))) if parts else None
+
+
+def _unpacked(piece: Piece) -> Outline | None:
+    return Outline(**piece) if piece else None
+
+
+_place = jax.jit(jax.vmap(place, (0, 0, 0, None, None)))
+_residual = jax.jit(jax.vmap(residual))
+_whitening = jax.jit(jax.vmap(whitening))
+_information = jax.jit(jax.vmap(local_information, (0, None, None, None)))
+
+
+def _rows(function, *rows, rest: tuple = ()):
+    """A mapped function of rows that are filled up to few sizes."""
+    count = len(jax.tree.leaves(rows)[0])
+    size = bucket_size(count, 256)
+    padded = (jax.tree.map(lambda a: pad_to(a, size)[0], x) for x in rows)
+    return jax.tree.map(lambda a: np.asarray(a)[:count], function(*padded, *rest))
+
+
+def _points(found: Piece, config: RefineConfig) -> Points | None:
+    """The points that are good enough, with the error that each has for being one of many."""
+    if not found:
+        return None
+    good = (found["log_odds"] > config.least_odds) & (found["share"] > config.least_share) & (found["sigma"] < _MOST)
+    if good.sum() < _FEWEST:
+        return None
+    normals, share = found["normals"][good], np.maximum(found["share"][good], _LEAST_SHARE)
+    points = found["points"][good] + found["shift"][good, None] * normals
+    # patches overlap: white noise in two of them is alike by exp(-d^2 / radius^2)
+    tree = cKDTree(points)
+    near = tree.sparse_distance_matrix(tree, 2.5 * config.patch, output_type="coo_matrix")
+    alike = np.bincount(near.row, np.exp(-((near.data / config.patch) ** 2)), len(points))
+    shared = np.hypot(config.common, config.slanted * np.sqrt(1.0 / share - 1.0))
+    return Points(points, normals, found["sigma"][good] * np.sqrt(alike), shared, found["log_odds"][good])
+
+
+def _membrane(volume, outlines: _Outlines, look: Appearance, config: RefineConfig, k: int) -> Piece:
+    """Points evenly spread over one membrane, and where the density places them; sums of what is left besides."""
+    nothing = {"square": np.zeros((KINDS, look.samples, look.samples)), "count": np.zeros(KINDS)}
+    own = outlines.get(k)
+    if own is None:
+        return nothing
+    inside = np.flatnonzero(((own.vertices >= 0) & (own.vertices <= np.array(volume.shape) - 1)).all(1))
+    if len(inside) < _FEWEST:
+        return nothing
+    cells = len(first_of_each(np.floor(own.vertices[inside] / config.spacing).astype(int)))
+    chosen = inside[evenly(own.vertices[inside], max(cells, _FEWEST))]
+    points, normals = own.vertices[chosen].astype(float), own.normals[chosen].astype(float)
+    data, template = _profiles(volume, k, own, points, outlines, look, config)
+    kind = look.kind(normals)
+    noise = white(data, template) if look.noise is None else look.noise
+    noise = noise.astype(np.float32)
+    whiteners = np.asarray(_whitening(noise))[kind]
+    first: Placed = _rows(_place, data, template, whiteners, rest=(np.float32(1.0), np.float32(1.0)))
+    clear = first.log_odds > _CLEAR
+    usual = float(np.clip(np.median(first.amplitude[clear]), 0.2, 5.0)) if clear.any() else 1.0
+    found: Placed = _rows(_place, data, template, whiteners, rest=(np.float32(usual), np.float32(_SPREAD * usual)))
+    left = _rows(_residual, data, template, found).astype(float)
+    share = _rows(
+        _information, normals.astype(np.float32), rest=(look.bilayer, np.float32(0.5 * config.patch), look.wedge)
+    )
+    # the template moves as a whole; a patch by itself tells less
+    whole = usual * np.asarray(sharpness(noise, look.bilayer, look.samples))[kind]
+    alone = 1.0 / (whole * np.sqrt(np.maximum(share, _LEAST_SHARE)))
+    return {
+        "points": points, "normals": normals, "shift": found.shift.astype(float),
+        "sigma": np.maximum(found.sigma, alone).astype(float), "log_odds": found.log_odds, "share": share,
+        "square": np.stack([left[kind == j].T @ left[kind == j] for j in range(KINDS)]),
+        "count": np.bincount(kind, minlength=KINDS).astype(float),
+    }  # fmt: skip
+
+
+def _profiles(
+    volume, k: int, own: Outline, points: np.ndarray, outlines: _Outlines, look: Appearance, config: RefineConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    """(n, t) density along each point's normal without what other membranes show, and (n, s) what its own membrane would show."""
+    data = np.zeros((len(points), look.samples), np.float32)
+    template = np.zeros((len(points), look.template), np.float32)
+    beyond = 4.0 * look.half
+    for corner, mine in cubes(points):
+        low, high = corner - beyond, corner + EDGE + beyond
+        measured = cube(volume, corner)
+        expected = np.asarray(_shown(own.within(low, high), corner, look))
+        others = outlines.others(k, low, high)
+        if others is not None:
+            measured = measured - np.asarray(_shown(others, corner, look))
+        core = own.within(corner + MARGIN - config.patch, corner + MARGIN + CORE + config.patch)
+        weights = patches(core, cKDTree(core.vertices).query(points[mine])[1], config.patch)
+        data[mine] = weights @ sampled(measured, core, corner, look.half, OFFSETS)
+        template[mine] = weights @ sampled(expected, core, corner, look.half + look.reach, SHIFTS)
+    return data, template
+
+
+def _shown(surface: Outline, corner: np.ndarray, look: Appearance):
+    distance, there = distances(surface, corner, look.half)
+    return shown(jnp.asarray(distance), jnp.asarray(there), look.bilayer, look.gain)
