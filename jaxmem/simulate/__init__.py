@@ -4,6 +4,12 @@ from jaxmem.simulate.contours import ContourModel as ContourModel
 from jaxmem.simulate.contours import Contours as Contours
 from jaxmem.simulate.contours import draw_contours as draw_contours
 from jaxmem.simulate.contours import rasterise as rasterise
+from jaxmem.simulate.microscope import Microscope as Microscope
+from jaxmem.simulate.microscope import back_project as back_project
+from jaxmem.simulate.microscope import contrast_transfer as contrast_transfer
+from jaxmem.simulate.microscope import project as project
+from jaxmem.simulate.microscope import record as record
+from jaxmem.simulate.microscope import take_tomogram as take_tomogram
 from jaxmem.simulate.noise import NoiseSpectrum as NoiseSpectrum
 from jaxmem.simulate.noise import coloured_noise as coloured_noise
 from jaxmem.simulate.noise import detectability as detectability
