@@ -60,8 +60,8 @@ class Microscope(NamedTuple):
         return np.arange(self.tilt_low, self.tilt_high + 0.5 * self.step, self.step)
 
 
-def _rows(padded: Float[Array, "*planes m n"], at: Float[Array, "*planes k"]) -> Float[Array, "*planes k n"]:
-    """Rows at fractional positions among m - 2, interpolated linearly; the first and the last are padding."""
+def _rows(padded: Array, at: Array) -> Array:
+    """Rows (..., k, n) of (..., m, n) at fractional positions (..., k), interpolated linearly; the first and last row are padding."""
     at = jnp.clip(at + 1.0, 0.0, padded.shape[-2] - 1.0)
     low = jnp.floor(jax.lax.stop_gradient(at))
     share = (at - low)[..., None]
@@ -180,8 +180,8 @@ def record(
         snr: mean variance of the images without noise, over the variance of the noise.
         transfer: from `contrast_transfer`, of the same dtype.
     """
-    spectrum = jnp.fft.fft2(projections) * transfer.astype(jnp.result_type(transfer, jnp.complex64))[None]
-    images = jnp.fft.ifft2(spectrum).real
+    spectrum = jnp.fft.fft2(projections)
+    images = jnp.fft.ifft2(spectrum * transfer.astype(spectrum.dtype)[None]).real
     noise = jax.random.normal(key, images.shape, images.dtype)
     return images + jnp.sqrt(images.var((1, 2)).mean() / snr) * noise
 
@@ -200,7 +200,7 @@ def _weights(n: int, kind: Filter, cutoff: Scalar, iterations: int, width: int, 
 
 @compiled(static=("shape", "axis", "filter", "iterations"))
 def back_project(
-    images: Float[Array, "tilts ny nx"],
+    images: Float[Array, "tilts height width"],
     angles: Float[Array, " tilts"],
     shape: tuple[int, int, int],
     axis: Axis = "y",
@@ -272,7 +272,7 @@ def take_tomogram(
     angles = jnp.asarray(microscope.angles, density.dtype)
     projections = project(density, angles, microscope.axis)
     transfer = contrast_transfer(
-        projections.shape[1:], voxel_size, jnp.asarray(microscope.defocus, density.dtype),
+        (projections.shape[1], projections.shape[2]), voxel_size, jnp.asarray(microscope.defocus, density.dtype),
         b_factor=microscope.b_factor, phase_flipped=microscope.phase_flipped,
     )  # fmt: skip
     images = record(key, projections, microscope.snr, transfer)
