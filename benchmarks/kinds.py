@@ -13,8 +13,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scenes
 from scenes import Scene
+from shapes import Surface, any_way, bent, ellipsoid, moved, rotation, sac, sheet, tube, turned
 
 from jaxmem.io import write_mrc
 from jaxmem.simulate import Microscope, take_tomogram
@@ -26,147 +26,138 @@ GREY = 20.0  # grey values of one standard deviation
 
 
 class Kind(NamedTuple):
-    """One simulated tomogram: seed, voxel size in A, microscope and what fills the scene."""
+    """One simulated tomogram: seed, voxel size in A, microscope, what fills the scene, and whether that is cut."""
 
     seed: int
     voxel_size: float
     microscope: Microscope
     fill: Callable[[Scene], None]
+    cut: bool = False
 
 
-def bumpy(scene: Scene, low: float, high: float, amplitude: float = 0.06) -> Callable[[], scenes.Surface]:
-    """Makes ellipsoids with bumps and mean radii in that range, voxels."""
-
-    def make() -> scenes.Surface:
-        radius = scene.rng.uniform(low, high)
-        return bumpy_of(scene, radius, amplitude)
-
-    return make
+def body(scene: Scene, radius: float, amplitude: float = 0.06) -> Surface:
+    """An ellipsoid with bumps, which have so much of its mean radius."""
+    axes = radius * scene.rng.uniform(0.8, 1.15, 3)
+    return bent(scene.rng, turned(ellipsoid(axes), any_way(scene.rng)), 2.5 * radius, amplitude * radius)
 
 
-def bumpy_of(scene: Scene, radius: float, amplitude: float = 0.06) -> scenes.Surface:
-    """An ellipsoid with bumps."""
-    body = scenes.ellipsoid(radius * scene.rng.uniform(0.8, 1.15, 3))
-    return scenes.bent(
-        scene.rng, scenes.placed(body, np.zeros(3), scenes.any_way(scene.rng)), 2.5 * radius, amplitude * radius
-    )
+def bodies(scene: Scene, low: float, high: float, amplitude: float = 0.06) -> Callable[[], Surface]:
+    """Makes ellipsoids with bumps and mean radii in that range."""
+    return lambda: body(scene, scene.rng.uniform(low, high), amplitude)
+
+
+def tubes_of(scene: Scene, low: float, high: float) -> Callable[[], Surface]:
+    """Makes gently curved tubes of radii in that range that cross the scene lying, much the same way."""
+    way = scene.rng.uniform(0, np.pi)
+
+    def one() -> Surface:
+        turn = rotation(0, way + scene.rng.uniform(-0.2, 0.2))
+        straight = turned(tube(width(scene), scene.rng.uniform(low, high)), turn)
+        return bent(scene.rng, straight, 220.0, 7.0)
+
+    return one
+
+
+def sac_of(scene: Scene) -> Surface:
+    """A flattened sac, not quite lying."""
+    flat = turned(sac(scene.rng.uniform(18, 36), scene.rng.uniform(6, 9)), rotation(1, scene.rng.uniform(-0.6, 0.6)))
+    return bent(scene.rng, turned(flat, rotation(0, scene.rng.uniform(0, np.pi))), 110.0, 4.0)
+
+
+def put_sheet(scene: Scene, steepness: float) -> None:
+    """A gently bent sheet across the whole scene, so steep in radians."""
+    steep = turned(sheet(1.3 * width(scene), 2.0 * scene.shape[0]), rotation(2, steepness))
+    way = turned(steep, rotation(0, scene.rng.uniform(0.0, np.pi)))
+    curved = bent(scene.rng, way, 260.0, 9.0)
+    scene.put(moved(curved, (scene.shape - 1) / 2 + scene.rng.uniform(-20, 20, 3) * [0, 1, 1]))
+
+
+def width(scene: Scene) -> float:
+    """Diagonal of the scene seen from above."""
+    return float(np.hypot(*(scene.shape + 2 * scene.margin)[1:]))
 
 
 def vesicles(scene: Scene) -> None:
-    scene.scatter(bumpy(scene, 18, 36), 12)
-    scene.pair(bumpy(scene, 14, 24), 30, (12.5, 37.0))
+    scene.scatter(bodies(scene, 20, 36), 40)
+    scene.pair(bodies(scene, 14, 24), 60, (12.5, 37.0))
     scene.stud(0.5, 30.0)
     scene.dissolve(400, (30.0, 60.0))
 
 
-def long_tube(scene: Scene, radius: float) -> scenes.Surface:
-    """A gently curved tube that crosses the scene."""
-    length = float(np.hypot(*(scene.shape + 2 * scene.margin)[1:]))
-    turn = scenes.about_z(scene.rng.uniform(0, np.pi))
-    return scenes.bent(scene.rng, scenes.placed(scenes.tube(length, radius), np.zeros(3), turn), 180.0, 8.0)
-
-
 def tubes(scene: Scene) -> None:
-    scene.scatter(lambda: long_tube(scene, scene.rng.uniform(12, 18)), 30, 8.0)
-    scene.scatter(bumpy(scene, 13, 20), 30)
+    scene.scatter(tubes_of(scene, 9, 17), 150, 8.0)
+    scene.scatter(bodies(scene, 12, 20), 60)
     scene.stud(0.4, 35.0)
     scene.dissolve(300, (35.0, 70.0))
 
 
 def crowded(scene: Scene) -> None:
-    scene.scatter(bumpy(scene, 14, 30, 0.09), 40, 4.0)
-    scene.pair(bumpy(scene, 12, 18), 60, (8.5, 25.0))
+    scene.scatter(bodies(scene, 14, 34, 0.09), 60, 4.0)
+    scene.pair(bodies(scene, 12, 18), 60, (8.5, 25.0))
     scene.stud(1.0, 35.0)
-    scene.dissolve(2500, (30.0, 80.0), 20.0)
+    scene.dissolve(1800, (30.0, 70.0), 20.0)
 
 
 def sacs(scene: Scene) -> None:
-    def flat() -> scenes.Surface:
-        radius = scene.rng.uniform(22, 40)
-        tilt = scene.rng.uniform(-0.5, 0.5)
-        body = scenes.placed(scenes.sac(radius, scene.rng.uniform(6, 9)), np.zeros(3), TIP(tilt))
-        turned = scenes.placed(body, np.zeros(3), scenes.about_z(scene.rng.uniform(0, np.pi)))
-        return scenes.bent(scene.rng, turned, 110.0, 4.0)
-
-    scene.scatter(flat, 150, 6.0)
-    scene.scatter(bumpy(scene, 8, 13), 30)
+    scene.scatter(lambda: sac_of(scene), 200, 5.0)
+    scene.scatter(bodies(scene, 8, 13), 30)
     scene.stud(0.6, 35.0)
     scene.dissolve(300, (35.0, 80.0))
 
 
-def TIP(angle: float) -> np.ndarray:
-    c, s = np.cos(angle), np.sin(angle)
-    return np.array([[c, 0.0, -s], [0.0, 1.0, 0.0], [s, 0.0, c]])
-
-
 def nested(scene: Scene) -> None:
-    scene.scatter(bumpy(scene, 22, 38), 30)
-    scene.nest(lambda size: bumpy_of(scene, size), 0.6)
+    scene.scatter(bodies(scene, 20, 36), 60)
+    scene.nest(lambda size: body(scene, size), 0.6)
     scene.stud(0.5, 40.0)
     scene.dissolve(300, (40.0, 80.0))
 
 
 def coarse(scene: Scene) -> None:
-    wide_sheet(scene, np.pi / 2)
-    scene.scatter(bumpy(scene, 9, 26), 60)
+    put_sheet(scene, 1.5)
+    scene.scatter(bodies(scene, 10, 26), 60)
     scene.stud(1.0, 50.0)
     scene.dissolve(400, (50.0, 90.0))
 
 
-def wide_sheet(scene: Scene, tilt: float) -> None:
-    """A gently bent sheet across the whole scene, upright at pi / 2."""
-    length = 1.2 * float(np.hypot(*(scene.shape + 2 * scene.margin)[1:]))
-    for _ in range(20):
-        width = (scene.shape[0] - 20) if tilt > 1 else length
-        body = scenes.placed(scenes.sheet(length, width), np.zeros(3))
-        body = scenes.placed(body, np.zeros(3), UP(tilt))
-        body = scenes.placed(body, np.zeros(3), scenes.about_z(scene.rng.uniform(0.0, np.pi)))
-        body = scenes.bent(scene.rng, body, 220.0, 6.0)
-        if scene.add(scenes.placed(body, (scene.shape - 1) / 2 + scene.rng.uniform(-20, 20, 3) * [0, 1, 1])):
-            return
-
-
-def UP(angle: float) -> np.ndarray:
-    c, s = np.cos(angle), np.sin(angle)
-    return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
-
-
 def noisy(scene: Scene) -> None:
-    scene.scatter(bumpy(scene, 15, 34), 40)
-    scene.scatter(lambda: long_tube(scene, 9.0), 10, 8.0)
+    scene.scatter(bodies(scene, 15, 34), 40)
+    scene.scatter(tubes_of(scene, 8, 11), 20, 8.0)
     scene.stud(0.5, 35.0)
     scene.dissolve(300, (35.0, 70.0))
 
 
 def across(scene: Scene) -> None:
-    wide_sheet(scene, np.pi / 2)
-    scene.scatter(lambda: long_tube(scene, 11.0), 10, 8.0)
-    scene.scatter(bumpy(scene, 12, 28), 50)
+    put_sheet(scene, 1.2)
+    scene.scatter(tubes_of(scene, 9, 13), 20, 8.0)
+    scene.scatter(bodies(scene, 12, 28), 50)
     scene.stud(0.5, 35.0)
     scene.dissolve(400, (35.0, 80.0))
 
 
 KINDS = {
-    "vesicles_8A": Kind(1, 8.0, Microscope(step=3.0, defocus=25000.0, snr=0.15, filter="hamming", cutoff=0.5, phase_flipped=True), vesicles),
-    "tubes_10A": Kind(2, 10.0, Microscope(step=2.0, defocus=30000.0, snr=0.1), tubes),
-    "crowded_12A": Kind(3, 12.0, Microscope(-54.0, 54.0, 3.0, defocus=40000.0, snr=0.1, filter="hamming", cutoff=0.45), crowded),
-    "sacs_14A": Kind(4, 14.0, Microscope(-48.0, 66.0, 2.0, defocus=50000.0, snr=0.08, filter="sirt"), sacs),
-    "nested_16A": Kind(5, 16.0, Microscope(-66.0, 66.0, 3.0, defocus=45000.0, snr=0.2, phase_flipped=True), nested),
-    "coarse_20A": Kind(6, 20.0, Microscope(-60.0, 60.0, 2.0, defocus=60000.0, snr=0.4, cutoff=0.45), coarse),
-    "noisy_14A": Kind(7, 14.0, Microscope(-45.0, 45.0, 3.0, defocus=35000.0, snr=0.02, filter="sirt"), noisy),
-    "axis_x_13A": Kind(8, 13.0, Microscope(-60.0, 60.0, 3.0, axis="x", defocus=30000.0, snr=0.12, phase_flipped=True), across),
+    "vesicles_8A": Kind(1, 8.0, Microscope(
+        defocus=25000.0, snr=0.15, filter="hamming", cutoff=0.5, b_factor=800.0, phase_flipped=True), vesicles),
+    "tubes_10A": Kind(2, 10.0, Microscope(step=2.0, defocus=30000.0, snr=0.1, b_factor=1000.0), tubes),
+    "crowded_12A": Kind(3, 12.0, Microscope(
+        tilt_low=-54.0, tilt_high=54.0, defocus=40000.0, snr=0.4, filter="hamming", cutoff=0.5, b_factor=1500.0), crowded, True),
+    "sacs_14A": Kind(4, 14.0, Microscope(
+        tilt_low=-48.0, tilt_high=66.0, step=2.0, defocus=50000.0, snr=0.08, filter="sirt", b_factor=2500.0), sacs),
+    "nested_16A": Kind(5, 16.0, Microscope(
+        tilt_low=-66.0, tilt_high=66.0, defocus=45000.0, snr=0.2, b_factor=3000.0, phase_flipped=True), nested),
+    "coarse_20A": Kind(6, 20.0, Microscope(step=2.0, defocus=60000.0, snr=0.4, filter="hamming", cutoff=0.5, b_factor=6000.0), coarse, True),
+    "noisy_14A": Kind(7, 14.0, Microscope(
+        tilt_low=-45.0, tilt_high=45.0, defocus=35000.0, snr=0.02, filter="sirt", b_factor=2500.0), noisy),
+    "axis_x_13A": Kind(8, 13.0, Microscope(axis="x", defocus=20000.0, snr=0.12, b_factor=2000.0, phase_flipped=True), across, True),
 }  # fmt: skip
 
 
 def make(kind: Kind) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     """Tomogram and labels, int8, and the truth's arrays."""
     margin = (0, ALONG, ACROSS) if kind.microscope.axis == "y" else (0, ACROSS, ALONG)
-    scene = Scene(np.random.default_rng(kind.seed), SHAPE, kind.voxel_size, margin)
+    scene = Scene(np.random.default_rng(kind.seed), SHAPE, kind.voxel_size, margin, kind.cut)
     kind.fill(scene)
     density = jnp.asarray(scene.density())
-    tomogram = np.asarray(
-        take_tomogram(jax.random.key(kind.seed), density, kind.voxel_size, kind.microscope, SHAPE)
-    )
+    tomogram = np.asarray(take_tomogram(jax.random.key(kind.seed), density, kind.voxel_size, kind.microscope, SHAPE))
     grey = np.clip(GREY * (tomogram - tomogram.mean()) / tomogram.std(), -127, 127).round().astype(np.int8)
     labels, truth = scene.truth()
     return grey, labels, {"vox": np.array(kind.voxel_size), **truth}
