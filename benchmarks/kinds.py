@@ -52,7 +52,7 @@ def tubes_of(scene: Scene, low: float, high: float) -> Callable[[], Surface]:
 
     def one() -> Surface:
         turn = rotation(0, way + scene.rng.uniform(-0.2, 0.2))
-        straight = turned(tube(width(scene), scene.rng.uniform(low, high)), turn)
+        straight = turned(tube(1.4 * width(scene), scene.rng.uniform(low, high)), turn)  # no end is seen
         return bent(scene.rng, straight, 220.0, 7.0)
 
     return one
@@ -85,7 +85,7 @@ def vesicles(scene: Scene) -> None:
 
 
 def tubes(scene: Scene) -> None:
-    scene.scatter(tubes_of(scene, 9, 17), 150, 8.0)
+    scene.scatter(tubes_of(scene, 9, 17), 70, 8.0)
     scene.scatter(bodies(scene, 12, 20), 60)
     scene.stud(0.4, 35.0)
     scene.dissolve(300, (35.0, 70.0))
