@@ -32,7 +32,7 @@ def _segment(args: argparse.Namespace) -> int:
 def _fit(args: argparse.Namespace) -> int:
     from jaxmem.pipeline import fit_file
 
-    own = {"instances": args.instances, "filled": args.filled, "tomogram": args.tomogram}
+    own = {name: getattr(args, name) for name in ("instances", "filled", "tomogram")}
     return _run(args, args.mask, functools.partial(fit_file, **own))
 
 
@@ -68,9 +68,8 @@ def _configured(args: argparse.Namespace) -> Any:
     from jaxmem.pipeline import load_config
 
     config = load_config(args.config)
-    if args.grouping is None:
-        return config
-    return replace(config, grouping=replace(config.grouping, method=args.grouping))
+    chosen = replace(config.grouping, method=args.grouping or config.grouping.method)
+    return replace(config, grouping=chosen)
 
 
 def _evaluate(args: argparse.Namespace) -> int:

@@ -12,6 +12,9 @@ if os.environ.get("JAXMEM_TEST_USER_FLAGS") != "1":
     FAST = "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=1"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST}".strip()
 
+# in the environment, so that processes that a test starts find there what others have compiled
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".cache" / "xla"))
+
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its threads would wait for those of the other process
 
 from jaxtyping import install_import_hook
@@ -20,10 +23,6 @@ hook = install_import_hook("jaxmem", "beartype.beartype")
 
 import jax  # noqa: E402
 
-jax.config.update(
-    "jax_compilation_cache_dir",
-    os.environ.get("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".cache" / "xla")),
-)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 # mixed dtypes and ranks that differ are errors; tests of what draws check keys as well
 jax.config.update("jax_numpy_dtype_promotion", "strict")
