@@ -1,5 +1,6 @@
 """How good a result is: Dice slice by slice, distances between surfaces, matching of instances (paper, Section 6.3)."""
 
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -130,6 +131,52 @@ def distance_to_surface(
     across = np.abs(((points - vertices[nearest]) * normals[nearest]).sum(1))
     along = np.sqrt(np.maximum(gap**2 - across**2, 0.0))
     return np.hypot(across, np.maximum(along - 1.5 * spacing, 0.0))
+
+
+def signed_distance(
+    points: Float[np.ndarray, "n 3"],
+    facing: Float[np.ndarray, "n 3"],
+    vertices: Float[np.ndarray, "v 3"],
+    normals: Float[np.ndarray, "v 3"],
+) -> Float[np.ndarray, " n"]:
+    """`distance_to_surface`, positive where the surface lies on the side to which the points' own normals face.
+
+    Arguments:
+        points, facing: on a true surface, and its unit normals.
+        vertices, normals: of the surface that is compared with it.
+
+    Raises:
+        ValueError: if the surface has no vertices.
+    """
+    away = distance_to_surface(points, vertices, normals)
+    side = ((vertices[cKDTree(vertices).query(points)[1]] - points) * facing).sum(1)
+    return np.where(side < 0, -away, away)
+
+
+def reliability(
+    error: Float[np.ndarray, " n"], sigma: Float[np.ndarray, " n"], levels: tuple[float, ...]
+) -> list[float]:
+    """Share of errors within the central interval of each level: equal to the level where error bars are normal and right.
+
+    Example:
+        >>> reliability(np.array([0.1, -0.9]), np.ones(2), (0.5, 0.9))
+        [0.5, 1.0]
+    """
+    return [coverage(error, sigma, NormalDist().inv_cdf(0.5 + 0.5 * level)) for level in levels]
+
+
+def surface_dice(truth: Float[np.ndarray, "n 3"], found: Float[np.ndarray, "m 3"], tolerance: float) -> float:
+    """Share of the points of two surfaces, sampled alike, that lie within a tolerance of the other (Nikolov et al. 2021).
+
+    Arguments:
+        truth, found: points of the surfaces; no points at all is a surface that is not there.
+        tolerance: in their unit.
+    """
+    if len(truth) == 0 or len(found) == 0:
+        return float(len(truth) == len(found))
+    there = (cKDTree(found).query(truth)[0] <= tolerance).mean()
+    back = (cKDTree(truth).query(found)[0] <= tolerance).mean()
+    return float(0.5 * (there + back))
 
 
 def coverage(error: Float[np.ndarray, " n"], sigma: Float[np.ndarray, " n"], deviations: float = 1.96) -> float:

@@ -187,6 +187,24 @@ def map_chunks(fun: Callable, xs: np.ndarray, chunk: int) -> Any:
     return jax.tree.map(lambda *blocks: np.concatenate(blocks), *parts)
 
 
+def map_rows(fun: Callable, *rows: Any, rest: tuple = (), smallest: int = 256) -> Any:
+    """Apply a jitted, mapped `fun` to all rows at once, filled up to few sizes so that few programs are compiled.
+
+    Arguments:
+        fun: maps trees of arrays of n rows each, and `rest`, to one of n rows.
+        rows: trees of arrays, n > 0 rows each.
+        rest: further arguments, as they are.
+        smallest: number of rows of the smallest program.
+
+    Returns:
+        On the host, n rows.
+    """
+    count = len(jax.tree.leaves(rows)[0])
+    size = bucket_size(count, smallest)
+    padded = (jax.tree.map(lambda a: pad_to(np.asarray(a), size)[0], tree) for tree in rows)
+    return jax.tree.map(lambda a: np.asarray(a)[:count], fun(*padded, *rest))
+
+
 @functools.cache
 def compiler_options() -> dict[str, str]:
     """Options for `jax.jit` that make convolutions fast on a CPU, where this build of XLA knows them; else none."""

@@ -51,11 +51,12 @@ class MembraneResult(NamedTuple):
 
 
 class Vertices(NamedTuple):
-    """A surface for `evaluate`, in voxels, zyx: vertices and normals (n, 3), sigma (n,), and whether it is closed."""
+    """A surface for `evaluate`, in voxels, zyx: vertices and normals (n, 3), sigma (n,), where it is seen (n,), and whether it is closed."""
 
     vertices: np.ndarray
     normals: np.ndarray
     sigma: np.ndarray
+    seen: np.ndarray
     closed: bool
 
 
@@ -128,7 +129,8 @@ class Result(NamedTuple):
         for number, membrane in enumerate(self.membranes, 1):
             mesh = membrane.mesh
             lift = ((0, 0), (3 - mesh.vertices.shape[1], 0))
-            out[number] = Vertices(np.pad(mesh.vertices, lift), np.pad(mesh.normals, lift), mesh.sigma, mesh.closed)
+            places = np.pad(mesh.vertices, lift), np.pad(mesh.normals, lift)
+            out[number] = Vertices(*places, mesh.sigma, mesh.seen, mesh.closed)
         return out
 
     def found(self) -> Found:

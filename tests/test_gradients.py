@@ -227,6 +227,7 @@ NO_GRADIENT = {
     "numerics.in_own_precision": "makes functions of functions; tested with membrane.Surface",
     "numerics.jitter": "a constant of the dtype",
     "numerics.map_chunks": "joins results on the host",
+    "numerics.map_rows": "returns arrays on the host",
     "numerics.pad_to": "on the host",
     "numerics.unit_rows": "on the host; `numerics.unit` is in the other table",
     "density.estimate_wedge": "on the host: angles of a spectrum",

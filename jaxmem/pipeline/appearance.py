@@ -21,6 +21,7 @@ from jaxmem.density import (
     two_leaflets,
     whitening,
 )
+from jaxmem.numerics import map_rows
 from jaxmem.pipeline.record import Run
 from jaxmem.settings import RefineConfig
 from jaxmem.surface.tiles import CORE, EDGE, MARGIN, Outline, sampled
@@ -30,6 +31,9 @@ _ENOUGH = 300  # vertices of upright membranes from which a bilayer is learnt
 _LEARN_FROM = 64  # membranes of which it is learnt, at most about twice as many
 _TURNS = (30.0, 50.0)  # degrees: noise is told apart by the normal's tilt; beyond the tilts is a kind of its own
 KINDS = len(_TURNS) + 2
+
+
+_tilts = jax.jit(tilt_of)
 
 
 class Appearance(NamedTuple):
@@ -61,9 +65,13 @@ class Appearance(NamedTuple):
         """Samples of a template."""
         return round(2 * (self.half + self.reach) / SHIFTS) + 1
 
+    def tilt(self, normals: np.ndarray) -> np.ndarray:
+        """The tilt at which each of some normals was measured, or would have been, degrees."""
+        return map_rows(_tilts, normals.astype(np.float32), rest=(np.float32(self.wedge.azimuth),), smallest=1024)
+
     def kind(self, normals: np.ndarray) -> np.ndarray:
         """Which of the kinds of noise the profiles along some normals have."""
-        tilt = np.asarray(tilt_of(normals.astype(np.float32), self.wedge.azimuth))
+        tilt = self.tilt(normals)
         beyond = (tilt < self.wedge.low) | (tilt > self.wedge.high)
         return np.where(beyond, KINDS - 1, np.digitize(np.abs(tilt), _TURNS))
 
@@ -130,7 +138,7 @@ def with_bilayer(volume, outlines: Iterator[Outline | None], look: Appearance) -
     for o in outlines:
         if o is None:
             continue
-        tilt = np.asarray(tilt_of(o.normals, look.wedge.azimuth))
+        tilt = look.tilt(o.normals)
         upright = (tilt > look.wedge.low + _UPRIGHT) & (tilt < look.wedge.high - _UPRIGHT)
         upright &= ((o.vertices > span) & (o.vertices < np.array(volume.shape) - 1 - span)).all(1)
         if not upright.any():

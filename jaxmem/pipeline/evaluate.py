@@ -1,17 +1,31 @@
 """Scores of a result against a truth: Dice, instances, distances between surfaces (paper, Section 6.3)."""
 
+import itertools
 from typing import Any
 
 import numpy as np
 from scipy.spatial import cKDTree
 
-from jaxmem.metrics import Matching, coverage, dice, distance_to_surface, match_instances, slice_dice
+from jaxmem.metrics import (
+    Matching,
+    coverage,
+    dice,
+    match_instances,
+    reliability,
+    signed_distance,
+    slice_dice,
+    surface_dice,
+)
 from jaxmem.pipeline.masks import truth_midlines
 from jaxmem.pipeline.volume import is_flat
 from jaxmem.results import Found, Result
 from jaxmem.types import MEMBRANE
 
 _CAP = 0.75  # |component along the beam| of a normal above which a point lies on a cap
+_ANGLES = (0.0, 30.0, 60.0, 90.0)  # degrees between normal and beam: borders of the bands
+_FOUND = 2.0  # voxels from the surface within which a true point counts as found
+_TOLERANCE = 1.0  # voxels, of the surface Dice
+_LEVELS = (0.1, 0.3, 0.5, 0.68, 0.8, 0.9, 0.95, 0.99)  # of intervals in the reliability curve
 
 
 def evaluate(
@@ -20,6 +34,7 @@ def evaluate(
     truth_points: dict[int, tuple[np.ndarray, np.ndarray]] | None = None,
     *,
     matching: Matching | None = None,
+    angles: tuple[float, ...] = _ANGLES,
 ) -> dict[str, Any]:
     """Compare a result with a truth.
 
@@ -30,11 +45,14 @@ def evaluate(
             midline when None.
         matching: which instances belong together, where their labels' overlap is not the way to tell; from
             `match_instances` of filled shapes for instance, whose Dice the membranes' rows then show.
+        angles: between a true normal and the beam, degrees: borders of the bands for which errors are told apart.
 
     Returns:
         A dictionary of plain numbers for JSON. The mean slice-wise Dice is over slices with truth, as in the paper
         (None if there are none). Distances are from the truth to the surface, in voxels; caps, where the
-        membrane faces the beam (|normal_z| > 0.75) and the missing wedge hides it, apart.
+        membrane faces the beam (|normal_z| > 0.75) and the missing wedge hides it, apart. In `angles` and `seen` the bias is
+        positive where the surface lies outside the true one, and `found` is the share of true points within two voxels of a surface,
+        those of missed membranes included. `reliability` is the share of points within intervals of each level, `surface_dice` at one voxel.
 
     Raises:
         ValueError: if the volumes' shapes differ.
@@ -52,13 +70,15 @@ def evaluate(
         if found in surfaces and true in points:
             surface, (where, normals) = surfaces[found], points[true]
             where = where * [0, 1, 1] if is_flat(labels.shape) else where
-            distance = distance_to_surface(where, surface.vertices, surface.normals)
-            cap = np.abs(normals[:, 0]) > _CAP
-            sigma = surface.sigma[cKDTree(surface.vertices).query(where)[1]]
-            everything.append((distance, cap, sigma))
-            row |= {"closed": surface.closed, **_distances(distance, cap, sigma)}
+            error = signed_distance(where, normals, surface.vertices, surface.normals)
+            nearest = cKDTree(surface.vertices).query(where)[1]
+            upward = np.abs(normals[:, 0])
+            everything.append((error, upward, surface.sigma[nearest], surface.seen[nearest]))
+            row |= {"closed": surface.closed, **_distances(*everything[-1][:3])}
+            row["surface_dice"] = surface_dice(where, surface.vertices, _TOLERANCE)
         rows.append(row)
     pooled = [np.concatenate(a) for a in zip(*everything)] if everything else None
+    lost = [np.abs(points[i][1][:, 0]) for i in matching.missed if i in points]
     return {
         "instances": {
             "truth": len(np.unique(truth[truth > 0])),
@@ -73,7 +93,15 @@ def evaluate(
             "network_mean_slice": _mean(network[with_truth]),
             "network_overall": dice(semantic == MEMBRANE, truth > 0),
         },
-        "distance_voxels": _distances(*pooled) if pooled else None,
+        "distance_voxels": _distances(*pooled[:3]) if pooled else None,
+        "angles": _by_angle(pooled, np.concatenate([np.zeros(0), *lost]), angles) if pooled else [],
+        "seen": {
+            name: _errors(*(a[pooled[3] == there] for a in pooled[:3:2]))
+            for name, there in (("seen", True), ("inferred", False))
+        }
+        if pooled
+        else None,
+        "reliability": dict(zip(map(str, _LEVELS), reliability(pooled[0], pooled[2], _LEVELS))) if pooled else None,
         "voxel_size": voxel_size,
         "membranes": rows,
         "slices": [
@@ -87,16 +115,47 @@ def _mean(values: np.ndarray) -> float | None:
     return float(np.nanmean(values)) if len(values) else None
 
 
-def _distances(distance: np.ndarray, cap: np.ndarray, sigma: np.ndarray) -> dict[str, float | None]:
+def _by_angle(pooled: list[np.ndarray], lost: np.ndarray, borders: tuple[float, ...]) -> list[dict[str, Any]]:
+    """Errors in bands of the angle between normal and beam; `lost` are the upward components of missed membranes' normals."""
+    error, upward, sigma = pooled[:3]
+    rows = []
+    for low, high in itertools.pairwise(borders):
+        within, missed = (_angle_in(a, low, high) for a in (upward, lost))
+        many = int(within.sum() + missed.sum())
+        found = int((np.abs(error[within]) <= _FOUND).sum())
+        row = {"from": low, "to": high, "points": many, "found": found / many if many else None}
+        rows.append(row | _errors(error[within], sigma[within]))
+    return rows
+
+
+def _angle_in(upward: np.ndarray, low: float, high: float) -> np.ndarray:
+    angle = np.degrees(np.arccos(np.clip(upward, 0.0, 1.0)))
+    return (angle >= low) & ((angle < high) | (high >= 90.0))
+
+
+def _errors(error: np.ndarray, sigma: np.ndarray) -> dict[str, float | None]:
+    """Mean absolute error, bias and coverage; None of no points."""
+    if len(error) == 0:
+        return dict.fromkeys(("mean", "bias", "within_68_interval", "within_95_interval"))
+    return {
+        "mean": float(np.abs(error).mean()),
+        "bias": float(error.mean()),
+        "within_68_interval": coverage(error, sigma, 1.0),
+        "within_95_interval": coverage(error, sigma),
+    }
+
+
+def _distances(error: np.ndarray, upward: np.ndarray, sigma: np.ndarray) -> dict[str, float | None]:
     def mean(of: np.ndarray) -> float | None:
         return float(of.mean()) if len(of) else None
 
+    distance, cap = np.abs(error), upward > _CAP
     return {
         "mean": mean(distance),
         "sides": mean(distance[~cap]),
         "caps": mean(distance[cap]),
         "percentile_95": float(np.percentile(distance, 95)),
-        "within_95_interval": coverage(distance, sigma),
+        "within_95_interval": coverage(error, sigma),
     }
 
 
@@ -123,6 +182,12 @@ def format_scores(scores: dict[str, Any]) -> str:
             closed = {True: "yes", False: "no"}.get(row.get("closed"), "-")
             lines.append(f"{row['truth']:5d} {row['found']:5d} {row['dice']:6.3f}  {closed:>6s}{'':22s}{cells(row)}")
         lines.append(f"{'all':>5s} {'':5s} {'':6s}  {'':6s}{'':22s}{cells(scores['distance_voxels'])}")
+    if scores["angles"]:
+        lines += ["", "normal to beam   found   mean   bias  in 68 %  in 95 % interval"]
+        keys = ("found", "mean", "bias", "within_68_interval", "within_95_interval")
+        for band in scores["angles"]:
+            values = "  ".join(f"{band[k]:5.2f}" if band[k] is not None else "    -" for k in keys)
+            lines.append(f"{band['from']:5.0f} to {band['to']:3.0f}    {values}")
     slices = scores["slices"]
     if slices:
         lines += ["", "slice   Dice  network"]

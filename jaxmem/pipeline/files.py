@@ -212,7 +212,9 @@ def read_run(folder: str | Path) -> Found:
         flat = is_flat(labels.data.shape)
         closed = _closed_ribbon(faces, len(vertices)) if flat else is_watertight(faces)
         place = labels.to_voxels(vertices) * ([0, 1, 1] if flat else [1, 1, 1])
-        surfaces[int(path.stem.split("_")[1])] = Vertices(place, normals, values["sigma"] / size, closed)
+        surfaces[int(path.stem.split("_")[1])] = Vertices(
+            place, normals, values["sigma"] / size, values["seen"] > 0, closed
+        )
     return Found(np.asarray(labels.data), semantic, surfaces, size)
 
 

@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 
 from jaxmem.density import OFFSETS, SHIFTS, Placed, local_information, place, residual, whitening
 from jaxmem.grouping import Midline, Region
-from jaxmem.numerics import bucket_size, pad_to
+from jaxmem.numerics import map_rows
 from jaxmem.pipeline.appearance import (
     KINDS,
     Appearance,
@@ -201,14 +201,6 @@ _whitening = jax.jit(jax.vmap(whitening))
 _information = jax.jit(jax.vmap(local_information, (0, None, None, None)))
 
 
-def _rows(function, *rows, rest: tuple = ()):
-    """A mapped function of rows that are filled up to few sizes."""
-    count = len(jax.tree.leaves(rows)[0])
-    size = bucket_size(count, 256)
-    padded = (jax.tree.map(lambda a: pad_to(a, size)[0], x) for x in rows)
-    return jax.tree.map(lambda a: np.asarray(a)[:count], function(*padded, *rest))
-
-
 def _points(found: Piece, config: RefineConfig) -> Points | None:
     """The points that are good enough, with the error that each has for being one of many."""
     if not found:
@@ -243,12 +235,12 @@ def _membrane(volume, outlines: _Outlines, look: Appearance, config: RefineConfi
     noise = white(data, template) if look.noise is None else look.noise
     noise = noise.astype(np.float32)
     whiteners = np.asarray(_whitening(noise))[kind]
-    first: Placed = _rows(_place, data, template, whiteners, rest=(np.float32(1.0), np.float32(1.0)))
+    first: Placed = map_rows(_place, data, template, whiteners, rest=(np.float32(1.0), np.float32(1.0)))
     clear = first.log_odds > _CLEAR
     usual = float(np.clip(np.median(first.amplitude[clear]), 0.2, 5.0)) if clear.any() else 1.0
-    found: Placed = _rows(_place, data, template, whiteners, rest=(np.float32(usual), np.float32(_SPREAD * usual)))
-    left = _rows(_residual, data, template, found).astype(float)
-    share = _rows(
+    found: Placed = map_rows(_place, data, template, whiteners, rest=(np.float32(usual), np.float32(_SPREAD * usual)))
+    left = map_rows(_residual, data, template, found).astype(float)
+    share = map_rows(
         _information, normals.astype(np.float32), rest=(look.bilayer, np.float32(0.5 * config.patch), look.wedge)
     )
     # the template moves as a whole; a patch by itself tells less

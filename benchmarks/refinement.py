@@ -1,0 +1,99 @@
+"""What the density adds: `python benchmarks/refinement.py KINDS [--data FOLDER] [--only NAME]`, each tomogram with and without refinement.
+
+KINDS is the folder that `benchmarks/kinds.py` has filled; FOLDER, with the given data, adds two more tomograms of another simulator
+(`--data`). The bundled tomogram is always looked at. Bands are by the component of the true normal along the beam. Errors are in voxels
+along the true normal; where a membrane was split or joined wrongly, points further than six voxels from any surface do not count as errors
+of its place, and their share is given.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from pipeline import PACKAGE, command
+from record import recorded
+from scipy.spatial import cKDTree
+
+BANDS = ((0.0, 0.5), (0.5, 0.8), (0.8, 1.01))
+FAR = 6.0  # voxels
+HEAD = (
+    "| tomogram | points | membranes | slice Dice | below 0.5 | 0.5 to 0.8 | above 0.8 | far | in 95 % | by band | in 68 % | s | GiB |\n"
+    "|---|---|---|---|---|---|---|---|---|---|---|---|---|"
+)
+
+
+def errors(run: Path, truth: dict[int, tuple[np.ndarray, np.ndarray]], labels: np.ndarray) -> tuple[np.ndarray, float]:
+    """(n, 3) error along the true normal, its component along the beam, and sigma, of all matched membranes; and the share far away."""
+    from jaxmem.metrics import match_instances
+    from jaxmem.pipeline.files import read_run
+
+    found = read_run(run)
+    rows, far, many = [], 0, 0
+    for true, number in match_instances(found.labels, labels).pairs.astype(int).tolist():
+        if number not in found.surfaces or true not in truth:
+            continue
+        points, normals = truth[true]
+        surface = found.surfaces[number]
+        gap, nearest = cKDTree(surface.vertices).query(points)
+        off = ((surface.vertices[nearest] - points) * normals).sum(1)
+        rows.append(np.stack([off, np.abs(normals[:, 0]), surface.sigma[nearest]], 1)[gap < FAR])
+        far, many = far + int((gap >= FAR).sum()), many + len(points)
+    return np.concatenate(rows), far / many
+
+
+def row(name: str, what: str, work: Path, cache: Path, tomogram: Path, truth: list[Path], settings: str) -> str:
+    """One line of the table."""
+    import json
+
+    from jaxmem.pipeline.files import read_truth
+
+    config = work / "settings.toml"
+    config.write_text(settings)
+    seconds, memory = command(
+        ["segment", tomogram, "-o", work / "run", "--config", config, "--overwrite", "--quiet", "--no-keep"], cache
+    )
+    command(["evaluate", work / "run", "--truth", *truth], cache)
+    scores = json.loads((work / "run" / "scores.json").read_text())
+    labels, points = read_truth(truth)
+    table, far = errors(work / "run", points or {}, labels)
+    cells, held = [], []
+    for low, high in BANDS:
+        off, _, sigma = table[(table[:, 1] >= low) & (table[:, 1] < high)].T
+        cells.append(f"{np.abs(off).mean():.2f} ({off.mean():+.2f})" if len(off) else "-")
+        held.append(f"{100 * (np.abs(off) < 1.96 * sigma).mean():.0f}" if len(off) else "-")
+    z = np.abs(table[:, 0]) / table[:, 2]
+    i = scores["instances"]
+    return (
+        f"| {name} | {what} | {i['matched']} of {i['truth']}, {len(i['invented'])} invented | {scores['dice']['mean_slice']:.3f} | "
+        + " | ".join(cells)
+        + f" | {100 * far:.0f} % | {100 * (z < 1.96).mean():.0f} | {', '.join(held)} | {100 * (z < 1).mean():.0f} | {seconds:.0f} | {memory:.2f} |"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("kinds", type=Path)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--only")
+    args = parser.parse_args()
+    inputs = {"phantom": (PACKAGE / "data" / "phantom.mrc.gz", PACKAGE / "data" / "phantom")}
+    for name in ("clear_public", "cell_public") if args.data else ():
+        inputs[name] = args.data / f"{name}.mrc.gz", args.data / name
+    for path in sorted(args.kinds.glob("*_truth.npz")):
+        name = path.name.removesuffix("_truth.npz")
+        inputs[name] = args.kinds / f"{name}.mrc.gz", args.kinds / name
+    print(HEAD, flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        for name, (tomogram, stem) in inputs.items():
+            if args.only not in (None, name):
+                continue
+            truth = [stem.with_name(stem.name + "_labels.mrc.gz"), stem.with_name(stem.name + "_truth.npz")]
+            for what, settings in (("of the network", "[refine]\nrounds = 0\n"), ("of the density", "")):
+                print(row(name, what, work, work / "cache", tomogram, truth, settings), flush=True)
+
+
+if __name__ == "__main__":
+    with recorded("refinement"):
+        main()
