@@ -1,4 +1,5 @@
-"""What the density adds: `python benchmarks/refinement.py KINDS [--data FOLDER] [--only NAME]`, each tomogram with and without refinement.
+"""What the density adds: `python benchmarks/refinement.py KINDS [--data FOLDER] [--only NAME] [--set NAME=VALUE] [--synthesis]`,
+each tomogram with and without refinement; or profiles against analysis by synthesis.
 
 KINDS is the folder that `benchmarks/kinds.py` has filled; FOLDER, with the given data, adds two more tomograms of another simulator
 (`--data`). The bundled tomogram is always looked at. Bands are by the component of the true normal along the beam. Errors are in voxels
@@ -7,7 +8,9 @@ of its place, and their share is given.
 """
 
 import argparse
+import json
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -44,8 +47,6 @@ def errors(run: Path, truth: dict[int, tuple[np.ndarray, np.ndarray]], labels: n
 
 def row(name: str, what: str, work: Path, cache: Path, tomogram: Path, truth: list[Path], settings: str) -> str:
     """One line of the table."""
-    import json
-
     from jaxmem.pipeline.files import read_truth
 
     config = work / "settings.toml"
@@ -71,11 +72,93 @@ def row(name: str, what: str, work: Path, cache: Path, tomogram: Path, truth: li
     )
 
 
+def synthesis(inputs: dict[str, tuple[Path, Path]]) -> None:
+    """Profiles against analysis by synthesis, from the same surfaces; both get the bilayer that the profiles ended with."""
+    import jax
+    import jax.numpy as jnp
+
+    from jaxmem.density import gain, invert, synthesize
+    from jaxmem.io import read_mrc
+    from jaxmem.metrics import match_instances
+    from jaxmem.pipeline import segment
+    from jaxmem.pipeline.appearance import first_look, with_bilayer
+    from jaxmem.pipeline.files import read_truth
+    from jaxmem.pipeline.record import Run
+    from jaxmem.settings import Config, RefineConfig
+    from jaxmem.surface import Outline, box_about
+
+    print(
+        "\n| tomogram | surfaces | below 0.5 | 0.5 to 0.8 | above 0.8 | s a membrane |\n|---|---|---|---|---|---|",
+        flush=True,
+    )
+    for name, (path, stem) in inputs.items():
+        tomogram = read_mrc(path)
+        labels, points = read_truth(
+            [stem.with_name(stem.name + "_labels.mrc.gz"), stem.with_name(stem.name + "_truth.npz")]
+        )
+        results = [segment(tomogram, Config(refine=RefineConfig(rounds=r)), keep_surfaces=False) for r in (0, 2)]
+        outlines = [[Outline(m.mesh.vertices, m.mesh.normals) for m in r.membranes] for r in results]
+        look = with_bilayer(
+            tomogram.data, iter(outlines[1]), first_look(tomogram.data, tomogram.voxel_size, Config().refine, Run(None))
+        )
+        pairs = [match_instances(np.asarray(r.labels), labels).pairs.astype(int).tolist() for r in results]
+        tables: dict[str, list] = {
+            "of the network": [],
+            "profiles": [],
+            "synthesis": [],
+            "profiles, then synthesis": [],
+        }
+        seconds = []
+        for start, (before, after) in enumerate(
+            (("of the network", "synthesis"), ("profiles", "profiles, then synthesis"))
+        ):
+            for true, found in pairs[start]:
+                own = outlines[start][found - 1]
+                others = [o for k, o in enumerate(outlines[start]) if k != found - 1]
+                boxed = box_about(own, look.bilayer.reach)
+                passed = gain(boxed.shape, look.wedge)
+                volume = jnp.asarray(boxed.cut(np.asarray(tomogram.data)))
+                if others:
+                    rest = Outline(*(np.concatenate(a) for a in zip(*others)))
+                    volume = volume - synthesize(
+                        jnp.asarray(boxed.distance(rest, look.bilayer.reach)), look.bilayer, passed
+                    )
+                volume = volume - volume.mean()
+                square = ((boxed.nodes[:, None] - boxed.nodes[None]) ** 2).sum(-1)
+                prior = np.exp(-0.5 * square / 10.0**2) + np.exp(-0.5 * square / 40.0**2) + 1e-3 * np.eye(len(square))
+                given = (
+                    volume,
+                    boxed.box,
+                    look.bilayer,
+                    passed,
+                    jnp.asarray(prior, jnp.float32),
+                    3.0 * float(volume.std()),
+                )
+                jax.block_until_ready(invert(*given))
+                begun = time.perf_counter()
+                result = jax.block_until_ready(invert(*given))
+                seconds.append(time.perf_counter() - begun)
+                shift = boxed.at(own.vertices, np.asarray(result.displacement))
+                place, normals = points[true]
+                for which, vertices in ((before, own.vertices), (after, own.vertices + shift[:, None] * own.normals)):
+                    gap, nearest = cKDTree(vertices).query(place)
+                    off = ((vertices[nearest] - place) * normals).sum(1)
+                    tables[which].append(np.stack([off, np.abs(normals[:, 0])], 1)[gap < FAR])
+        for which, rows in tables.items():
+            off, upward = np.concatenate(rows).T
+            bands = [off[(upward >= low) & (upward < high)] for low, high in BANDS]
+            cells = " | ".join(f"{np.abs(b).mean():.2f} ({b.mean():+.2f})" if len(b) else "-" for b in bands)
+            cost = f"{np.mean(seconds):.2f}" if "synthesis" in which else ""
+            print(f"| {name} | {which} | {cells} | {cost} |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("kinds", type=Path)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--only")
+    parser.add_argument("--synthesis", action="store_true", help="compare with analysis by synthesis instead")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="settings of [refine]")
     args = parser.parse_args()
     inputs = {"phantom": (PACKAGE / "data" / "phantom.mrc.gz", PACKAGE / "data" / "phantom")}
     for name in ("clear_public", "cell_public") if args.data else ():
@@ -83,14 +166,17 @@ def main() -> None:
     for path in sorted(args.kinds.glob("*_truth.npz")):
         name = path.name.removesuffix("_truth.npz")
         inputs[name] = args.kinds / f"{name}.mrc.gz", args.kinds / name
+    chosen = "[refine]\n" + "".join(f"{setting.replace('=', ' = ')}\n" for setting in args.set)
+    inputs = {name: files for name, files in inputs.items() if args.only in (None, name)}
+    if args.synthesis:
+        synthesis(inputs)
+        return
     print(HEAD, flush=True)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         for name, (tomogram, stem) in inputs.items():
-            if args.only not in (None, name):
-                continue
             truth = [stem.with_name(stem.name + "_labels.mrc.gz"), stem.with_name(stem.name + "_truth.npz")]
-            for what, settings in (("of the network", "[refine]\nrounds = 0\n"), ("of the density", "")):
+            for what, settings in (("of the network", "[refine]\nrounds = 0\n"), ("of the density", chosen)):
                 print(row(name, what, work, work / "cache", tomogram, truth, settings), flush=True)
 
 

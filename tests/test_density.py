@@ -12,13 +12,16 @@ from jaxmem.density import (
     FULL,
     OFFSETS,
     SHIFTS,
+    Bilayer,
     Placed,
     Wedge,
     estimate_wedge,
     filtered,
     gain,
+    invert,
     learn_bilayer,
     local_information,
+    moved,
     place,
     profile_along,
     synthesize,
@@ -27,7 +30,8 @@ from jaxmem.density import (
 )
 from jaxmem.numerics import unit_rows
 from jaxmem.settings import Config, RefineConfig
-from jaxmem.surface.tiles import EDGE, Outline, distances, patches
+from jaxmem.surface import Boxed, Outline, box_about
+from jaxmem.surface.tiles import EDGE, distances, patches
 from jaxmem.types import JaxmemError, Tomogram
 
 VOXEL = 13.0
@@ -256,6 +260,48 @@ def test_where_the_tomogram_shows_nothing_the_mask_stands(vesicle):
     plain = fit_mask(mask, config, instances=True)
     assert any("places the points of 0 of 1 membranes" in text for text in lost.decisions)
     assert np.array_equal(lost.membranes[0].mesh.vertices, plain.membranes[0].mesh.vertices)
+
+
+@pytest.fixture(scope="module")
+def boxed() -> tuple[Boxed, Bilayer, jax.Array, jax.Array, np.ndarray]:
+    """A sphere whose nodes have moved: its box, bilayer, what passes, the tomogram of the moved sphere, and the movements."""
+    points, normals = ball(12.0, 2500)
+    about = box_about(Outline(points + 40.0, normals), 5.0, margin=8)
+    bilayer, passed = two_leaflets(VOXEL, 5.0), gain(about.shape, TILTS)
+    true = 0.8 * np.sin((about.nodes - 40.0) @ np.array([0.2, 0.1, 0.15]))
+    volume = synthesize(moved(jnp.asarray(true, jnp.float32), about.box), bilayer, passed)
+    return about, bilayer, passed, 2.0 * volume - 2.0 * volume.mean(), true
+
+
+def test_synthesis_finds_how_a_surface_has_moved(boxed):
+    about, bilayer, passed, volume, true = boxed
+    square = ((about.nodes[:, None] - about.nodes[None]) ** 2).sum(-1)
+    prior = jnp.asarray(np.exp(-0.5 * square / 8.0**2) + 1e-3 * np.eye(len(square)), jnp.float32)
+    found = invert(volume, about.box, bilayer, passed, prior, 0.05, 4, 20)
+    upright = np.abs(about.nodes[:, 0] - 40.0) < 6.0
+    assert np.abs(np.asarray(found.displacement) - true)[upright].mean() < 0.05 < np.abs(true[upright]).mean()
+    assert np.abs(np.asarray(found.displacement) - true).mean() < 0.15
+    assert float(found.amplitude) == pytest.approx(2.0, rel=0.05)
+    assert float(found.misfit[-1]) < 0.1 * float(found.misfit[0])
+
+
+def test_a_gradient_goes_from_a_voxel_to_the_shape(boxed):
+    """Of the enclosed volume, to first order, with respect to the tomogram; against differences in double precision."""
+    about, _, _, volume, _ = boxed
+    with jax.enable_x64(True):
+        bilayer, passed = two_leaflets(VOXEL, 5.0), gain(about.shape, TILTS)
+        box = jax.tree.map(lambda a: a.astype(float) if a.dtype == jnp.float32 else a, about.box)
+        square = ((about.nodes[:, None] - about.nodes[None]) ** 2).sum(-1)
+        prior = jnp.asarray(np.exp(-0.5 * square / 8.0**2) + 1e-3 * np.eye(len(square)))
+
+        def growth(v):
+            return invert(v, box, bilayer, passed, prior, 0.5, 2, 8).displacement.mean()
+
+        start = volume.astype(float)
+        way = jnp.asarray(np.random.default_rng(0).normal(size=volume.shape))
+        slope = compiled(jax.grad(growth))(start)
+        step = compiled(lambda h: growth(start + h * way))
+        assert float(jnp.vdot(slope, way)) == pytest.approx(float(step(1e-4) - step(-1e-4)) / 2e-4, rel=1e-3)
 
 
 def test_a_tomogram_of_another_size_is_refused(vesicle):

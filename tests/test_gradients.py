@@ -49,6 +49,14 @@ def tilts():
 PROFILE = -np.exp(-0.5 * ((np.arange(-8, 8.5, 0.5) - 0.33) / 1.5) ** 2) + 0.01 * RNG.normal(size=33)
 
 
+def box():
+    """An upright plane within a small volume, and three nodes."""
+    plane = jnp.broadcast_to(jnp.arange(6.0)[None, None] - 2.4, (6, 6, 6))
+    weights = jnp.full((216, 2), 0.5)
+    nodes = jnp.stack([jnp.arange(216) % 3, (jnp.arange(216) // 6) % 3], 1)
+    return density.Box(plane, jnp.arange(216), nodes, weights)
+
+
 def template():
     return density.two_leaflets(14.0, 8.0)(0.25 * (jnp.arange(45.0) - 22.0))
 
@@ -179,6 +187,8 @@ CASES = {
     "levelset.content": Case(lambda v, h, k: levelset.content(v, unit_mesh(1.0)[1], h, k), (np.asarray(unit_mesh(9.0)[0]) + 0.1, np.full(6, 0.1), np.full(6, 0.01)), ((np.zeros((6, 3)), np.zeros(6), np.zeros(6)),)),
     "density.filtered": Case(lambda v: density.filtered(v, density.gain((6, 6, 6), tilts())), (VOLUME,), ((np.zeros((6, 6, 6)),),)),
     "density.gain": Case(lambda low: density.gain((6, 6, 6), density.Wedge(low, 60.0, 0.0)), (np.array(-44.5),)),
+    "density.invert": Case(lambda v: density.invert(v, box(), density.two_leaflets(14.0, 3.0), density.gain((6, 6, 6), tilts()), 0.2 * jnp.eye(3) + 0.1, 0.3, 1, 3).displacement, (VOLUME,), loose=True),
+    "density.moved": Case(lambda u: density.moved(u, box()), (np.array([0.1, -0.2, 0.3]),)),
     "density.learn_bilayer": Case(lambda p: (density.learn_bilayer(p, jnp.arange(-8.0, 8.5, 0.5), 6.0)[0].values, density.learn_bilayer(p, jnp.arange(-8.0, 8.5, 0.5), 6.0)[1]), (PROFILE,), ((np.zeros(33),),)),
     "density.local_information": Case(lambda s: density.local_information(jnp.array([0.6, 0.0, 0.8]), density.two_leaflets(14.0, 6.0), s, tilts()), (np.array(3.0),)),
     "density.passes": Case(lambda k: density.passes(k, tilts()), (np.array([[1.0, 0.2, 0.9855], [0.3, 0.1, 0.5]]),), ((np.zeros((1, 3)),),)),

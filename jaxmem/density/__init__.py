@@ -4,6 +4,10 @@ from jaxmem.density.bilayer import STEP as STEP
 from jaxmem.density.bilayer import Bilayer as Bilayer
 from jaxmem.density.bilayer import learn_bilayer as learn_bilayer
 from jaxmem.density.bilayer import two_leaflets as two_leaflets
+from jaxmem.density.inversion import Box as Box
+from jaxmem.density.inversion import Inversion as Inversion
+from jaxmem.density.inversion import invert as invert
+from jaxmem.density.inversion import moved as moved
 from jaxmem.density.profiles import OFFSETS as OFFSETS
 from jaxmem.density.profiles import SHIFTS as SHIFTS
 from jaxmem.density.profiles import Placed as Placed

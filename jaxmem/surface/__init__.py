@@ -1,5 +1,7 @@
 """The host half of the surfaces: batches of membranes, meshes with error bars, labels (paper, Sections 5.2 and 6.2)."""
 
+from jaxmem.surface.boxes import Boxed as Boxed
+from jaxmem.surface.boxes import box_about as box_about
 from jaxmem.surface.fitting import Membrane as Membrane
 from jaxmem.surface.fitting import fit_each as fit_each
 from jaxmem.surface.fitting import fit_membranes as fit_membranes
