@@ -295,13 +295,13 @@ def test_a_gradient_goes_from_a_voxel_to_the_shape(boxed):
         prior = jnp.asarray(np.exp(-0.5 * square / 8.0**2) + 1e-3 * np.eye(len(square)))
 
         def growth(v):
-            return invert(v, box, bilayer, passed, prior, 0.5, 2, 8).displacement.mean()
+            return invert(v, box, bilayer, passed, prior, 2.0, 1, 100).displacement.mean()
 
         start = volume.astype(float)
         way = jnp.asarray(np.random.default_rng(0).normal(size=volume.shape))
         slope = compiled(jax.grad(growth))(start)
         step = compiled(lambda h: growth(start + h * way))
-        assert float(jnp.vdot(slope, way)) == pytest.approx(float(step(1e-4) - step(-1e-4)) / 2e-4, rel=1e-3)
+        assert float(jnp.vdot(slope, way)) == pytest.approx(float(step(1e-3) - step(-1e-3)) / 2e-3, rel=1e-3)
 
 
 def test_a_tomogram_of_another_size_is_refused(vesicle):
