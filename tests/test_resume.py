@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,15 @@ from jaxmem.pipeline import network as network_stage
 from jaxmem.pipeline import surfaces as surface_stage
 from jaxmem.pipeline.command import working_folder
 from jaxmem.pipeline.pieces import Pieces, Slabs
-from jaxmem.settings import Config
+from jaxmem.pipeline.stages import for_tomogram, stage_keys
+from jaxmem.settings import Config, RefineConfig
 from jaxmem.types import JaxmemError, Tomogram
 
+CONFIG = Config(refine=RefineConfig(rounds=1))  # one round is as many kinds of pieces as two
 DATED = {"manifest.json", "report.html"}  # hold dates and times
+
+
+run_file = partial(segment_file, config=CONFIG)
 
 
 def contents(run: Path) -> dict[str, bytes]:
@@ -45,12 +51,12 @@ def small(phantom, tmp_path_factory) -> Path:
 def whole(small, tmp_path_factory) -> Path:
     """The run of that file, without a break; it keeps its pieces."""
     run = tmp_path_factory.mktemp("whole") / "run"
-    assert segment_file(small, run, keep=True) >= 2
+    assert run_file(small, run, keep=True) >= 2
     return run
 
 
 def test_a_run_in_pieces_is_that_in_memory(small, whole):
-    result = segment(read_mrc(small), keep_surfaces=False)
+    result = segment(read_mrc(small), CONFIG, keep_surfaces=False)
     assert np.array_equal(read_mrc(whole / "labels.mrc").data, result.labels)
     assert np.array_equal(read_mrc(whole / "semantic.mrc").data, result.semantic)
     assert np.array_equal(read_mrc(whole / "uncertainty.mrc").data, result.uncertainty)
@@ -59,7 +65,9 @@ def test_a_run_in_pieces_is_that_in_memory(small, whole):
     assert manifest["warnings"] == result.warnings
     assert manifest["weights_sha256"] == result.digests
     assert manifest["peak_memory_bytes"] > 1e8
-    assert {"network", "midlines", "merging", "selection", "ellipses", "surfaces"} <= set(manifest["seconds"])
+    assert {"network", "midlines", "merging", "selection", "ellipses", "refinement", "surfaces"} <= set(
+        manifest["seconds"]
+    )
     assert not whole.with_name("run.partial").exists()
 
 
@@ -67,7 +75,7 @@ class _Stop(BaseException):
     """Ends a run in the middle, as a signal would."""
 
 
-@pytest.mark.parametrize(("stage", "after"), [("network", 70), ("merging", 0), ("surfaces", 1)])
+@pytest.mark.parametrize(("stage", "after"), [("network", 70), ("refinement", 3), ("surfaces", 1)])
 def test_a_broken_run_goes_on(small, whole, tmp_path, stage, after):
     def stop(name, done, total):
         if name == stage and done >= after:
@@ -75,11 +83,11 @@ def test_a_broken_run_goes_on(small, whole, tmp_path, stage, after):
 
     run = tmp_path / "run"
     with pytest.raises(_Stop):
-        segment_file(small, run, keep=True, progress=stop)
+        run_file(small, run, keep=True, progress=stop)
     assert not run.exists()
     assert (tmp_path / "run.partial" / "pieces").is_dir()
     steps: dict[str, list[int]] = {}
-    segment_file(small, run, keep=True, progress=lambda name, done, total: steps.setdefault(name, []).append(done))
+    run_file(small, run, keep=True, progress=lambda name, done, total: steps.setdefault(name, []).append(done))
     assert contents(run) == contents(whole)
     assert not (tmp_path / "run.partial").exists()
     if stage != "network":
@@ -93,7 +101,7 @@ def test_damaged_pieces_are_made_again(small, whole, tmp_path):
 
     run = tmp_path / "run"
     with pytest.raises(_Stop):
-        segment_file(small, run, keep=True, progress=stop)
+        run_file(small, run, keep=True, progress=stop)
     pieces = sorted((tmp_path / "run.partial" / "pieces").rglob("*.npz"))
     assert len(pieces) >= 4
     for k, path in enumerate(pieces):
@@ -103,7 +111,7 @@ def test_damaged_pieces_are_made_again(small, whole, tmp_path):
         else:
             raw[len(raw) // 3] ^= 255
         path.write_bytes(raw)
-    segment_file(small, run, keep=True)
+    run_file(small, run, keep=True)
     assert contents(run) == contents(whole)
 
 
@@ -114,21 +122,24 @@ def test_settings_redo_what_depends_on_them(small, whole, tmp_path, monkeypatch)
     monkeypatch.setattr(network_stage, "_look", lambda *a: looked.append(1) or look(*a))
     monkeypatch.setattr(surface_stage, "extract", lambda *a: fitted.append(1) or fit(*a))
     subprocess.run(["cp", "-r", str(whole), str(run)], check=True)
-    segment_file(small, run, keep=True, overwrite=True)
+    run_file(small, run, keep=True, overwrite=True)
     assert not looked
     assert not fitted
     assert contents(run) == contents(whole)
-    thicker = replace(Config(), fit=replace(Config().fit, thickness=70.0))
+    thicker = replace(CONFIG, fit=replace(CONFIG.fit, thickness=70.0))
+    keys = [stage_keys("", for_tomogram(c, 14.0)) for c in (CONFIG, thicker)]
+    assert keys[0]["refinement"] == keys[1]["refinement"]
+    assert keys[0]["surfaces"] != keys[1]["surfaces"]
     count = segment_file(small, run, thicker, keep=True, overwrite=True)
     assert not looked
     assert len(fitted) >= count
     assert (read_mrc(run / "labels.mrc").data > 0).sum() > 1.2 * (read_mrc(whole / "labels.mrc").data > 0).sum()
-    segment_file(small, run, keep=False, overwrite=True)
+    run_file(small, run, keep=False, overwrite=True)
     assert not (run / "kept").exists()
 
 
 def test_small_pieces_are_kept_without_asking(small, whole, tmp_path):
-    segment_file(small, tmp_path / "run", overwrite=True)
+    run_file(small, tmp_path / "run", overwrite=True)
     kept = sum(p.stat().st_size for p in (tmp_path / "run" / "kept").rglob("*.npz"))
     everything = sum(p.stat().st_size for p in (whole / "kept").rglob("*.npz"))
     assert 0 < kept <= 0.1 * small.stat().st_size
@@ -139,13 +150,13 @@ def test_a_second_process_is_refused(small, tmp_path):
     with working_folder(tmp_path / "run") as partial:
         assert partial == tmp_path / "run.partial"
         with pytest.raises(JaxmemError, match=f"process {os.getpid()} on .* is at work"):
-            segment_file(small, tmp_path / "run")
+            run_file(small, tmp_path / "run")
     assert not partial.exists()
 
 
 def test_what_does_not_fit_is_said_before_the_work(small, tmp_path):
     with pytest.raises(JaxmemError, match=r"needs about .* GB of memory, --memory allows 0\.1"):
-        segment_file(small, tmp_path / "run", memory=1e8)
+        run_file(small, tmp_path / "run", memory=1e8)
     assert not any(tmp_path.iterdir())
     one, many = estimate((300, 928, 928), workers=1), estimate((300, 928, 928), workers=8)
     assert one.memory < many.memory
@@ -164,13 +175,16 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on(small, tmp_path):
     assert "cannot be written" in errors[0]
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
-    assert segment_file(small, tmp_path / "run") >= 2
+    assert run_file(small, tmp_path / "run") >= 2
 
 
 def test_a_killed_process_goes_on(small, whole, tmp_path):
     run = tmp_path / "run"
     code = "import sys; from jaxmem.cli import main; sys.exit(main())"
+    settings = tmp_path / "settings.toml"
+    settings.write_text("[refine]\nrounds = 1\n")
     command = [sys.executable, "-c", code, "segment", str(small), "-o", str(run), "--quiet", "--keep"]
+    command += ["--config", str(settings)]
     process = subprocess.Popen(command)
     pieces = tmp_path / "run.partial" / "pieces"
     end = time.monotonic() + 300

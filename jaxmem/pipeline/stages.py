@@ -34,6 +34,7 @@ from jaxmem.types import Tomogram
 Volume: TypeAlias = np.ndarray | Slabs
 
 _NEAR = 28.0  # A; so far smoothing may have moved a membrane
+_OF_MESHES = ("thickness", "common", "curvature_radius", "draws", "seed")  # settings of the fit that move no point
 _SMOOTHING = 20.0  # A; of the midline, about half a bilayer; by hand
 
 
@@ -244,7 +245,7 @@ def stage_keys(source: str, config: Config) -> dict[str, str]:
         ("midlines", (c["midline"], faint)),
         ("regions", (c["grouping"], c["merge"], c["select"])),
         ("ellipses", (c["ellipse"], c["fit"]["inflation"])),
-        ("refinement", (c["refine"], c["fit"])),
+        ("refinement", (c["refine"], {k: v for k, v in c["fit"].items() if k not in _OF_MESHES})),
         ("surfaces", c["fit"]),
     ):
         keys[stage] = name = key_of(name, stage, settings)
