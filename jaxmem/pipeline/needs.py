@@ -9,11 +9,11 @@ import numpy as np
 from jaxmem.grouping.midline import slices_together
 from jaxmem.pipeline.network import slab_of
 
-# bytes; of memory from the resident size during `benchmarks/large.py`, rounded up
+# bytes; of memory from the resident size during `benchmarks/large.py` and `benchmarks/refinement.py`, rounded up
 _NETWORK = 0.75e9  # of a process during the network's stage
-_SURFACES = 0.6e9  # that surfaces and report add in the smallest tomogram
+_SURFACES = 1.1e9  # that refinement, surfaces and report add in the smallest tomogram
 _SURFACES_A_VOXEL = 60.0  # that they add besides
-_MOST_SURFACES = 1.6e9  # that they add at most: programs of all sizes of membranes
+_MOST_SURFACES = 2.1e9  # that they add at most: programs of all sizes of membranes
 _POINTS_A_VOXEL = 10.0  # that holding and merging the midline's points adds in a crowded tomogram
 _SLAB_A_VOXEL = 24  # of a slab in which midlines are sought
 _PIECE_A_VOXEL = 16.0  # of a slab that the network looks at
