@@ -1,4 +1,4 @@
-"""Simulated tomograms of eight kinds, with their truth, on which no setting was chosen: `python benchmarks/kinds.py OUT [--only NAME]`.
+"""Simulated tomograms of eight kinds, with their truth: `python benchmarks/kinds.py OUT [--only NAME]`.
 
 Writes NAME.mrc.gz (int8, membranes dark), NAME_labels.mrc.gz (1, 2, ... within 25 A of a mid-surface) and NAME_truth.npz
 (`points_i` on each mid-surface, zyx voxels, with unit `normals_i`, and `vox`, the voxel size in A). The seeds are fixed.

@@ -11,10 +11,8 @@ from jaxmem.types import Scalar
 
 STEP = 0.25  # voxels between a table's entries
 _FINE, _SHIFTS = 0.1, 15  # voxels between the places where a profile's middle is sought, and how many to each side
-_SPACING, _WIDTH = (
-    36.0,
-    9.0,
-)  # A; of the leaflets' middles, and of each, blurred by what an average transfer lets through
+_SPACING = 36.0  # A; of the leaflets' middles
+_WIDTH = 9.0  # A; of each, blurred as an average transfer does; by hand
 
 
 class Bilayer(eqx.Module):
@@ -73,10 +71,11 @@ def learn_bilayer(
     Arguments:
         profile: mean density at each offset.
         offsets: along the normal, voxels, evenly spaced about 0, some voxels beyond `reach`.
-        reach: of the bilayer, voxels.
+        reach: of the bilayer, voxels; static under jit.
 
     Returns:
-        The bilayer, and its middle in voxels along the normal: within 1.5 voxels of 0.
+        The bilayer, and its middle in voxels along the normal: within 1.5 voxels of 0. Differentiable in the profile, but for the choice of the
+        tenth of a voxel about which the middle is refined.
     """
     left, right = (jnp.where(far, profile, 0.0) for far in (offsets < 1.0 - reach, offsets > reach - 1.0))
     many = jnp.maximum(jnp.sum((offsets > reach - 1.0).astype(profile.dtype)), 1.0)

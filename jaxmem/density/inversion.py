@@ -97,12 +97,10 @@ def invert(
         def normal(d):
             return scale * amplitude * back(jax.jvp(shown, (z,), (d,))[1])[0] + d
 
-        return z + cg(normal, scale * back(left)[0] - z, tol=0.0, maxiter=inner)[0], (
-            amplitude,
-            jnp.mean((left / noise) ** 2),
-        )
+        change = cg(normal, scale * back(left)[0] - z, tol=0.0, maxiter=inner)[0]
+        return z + change, jnp.mean((left / noise) ** 2)
 
-    z, (_, misfits) = jax.lax.scan(step, jnp.zeros(len(covariance), volume.dtype), length=steps)
+    z, misfits = jax.lax.scan(step, jnp.zeros(len(covariance), volume.dtype), length=steps)
     model = shown(z)
     amplitude = jnp.vdot(model, volume) / jnp.maximum(jnp.vdot(model, model), jnp.finfo(model.dtype).tiny)
     last = jnp.mean(((volume - amplitude * model) / noise) ** 2)

@@ -11,10 +11,11 @@ from jaxmem.types import Scalar
 
 _SOFT = 2.0  # degrees over which a range of tilts ends: about a step of the series
 _EDGE = 64  # voxels of the cubes whose spectra are averaged
-_MOST = 24  # cubes: more change the angles by less than half a degree
+_MOST = 24  # cubes at most; by hand
 _BAND = (0.08, 0.4)  # cycles a voxel: below, the window leaks; above, interpolation has its own shape
 _BIN = 3.0  # degrees
-_LEAST = np.log(2.0)  # by how much the spectrum must fall beyond the tilts
+_LEAST = np.log(2.0)  # by how much the logarithm of the spectrum must fall beyond the tilts; by hand
+_EXPLAINED = 0.5  # share of the variance between bins that two tilts must explain; by hand
 
 
 class Wedge(NamedTuple):
@@ -109,7 +110,7 @@ def estimate_wedge(volume: np.ndarray) -> Wedge | None:
     around = int(best[1].azimuth)
     best = max((_step(k, level, float(a)) for a in range(around - 4, around + 5)), key=lambda found: found[0])
     score, wedge, fall = best
-    return wedge if fall > _LEAST and score > 0.5 else None
+    return wedge if fall > _LEAST and score > _EXPLAINED else None
 
 
 def _spectrum(volume: np.ndarray, edge: int) -> np.ndarray:

@@ -144,7 +144,7 @@ def fit(
         mask: rows that count; all when None. The others may hold anything, NaN included.
         noise: standard deviation of each value, or of all, voxels.
         prior: kernel, or kernel and trend; the kernel's R must satisfy `valid_radius` for all points used.
-        shared: errors that the values have in common, voxels: their covariance is `shared @ shared.T` (see `shared_errors`).
+        shared: errors that the values have in common, voxels: their covariance is `shared @ shared.T`.
 
     Returns:
         The posterior. Nothing is raised inside jit: its `outcome` says what went wrong, if anything did. Differentiable in points,

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 from scipy.spatial import cKDTree
+from scipy.spatial.distance import cdist
 
 from jaxmem import anchors as anc
 from jaxmem import gp
@@ -19,7 +20,7 @@ from jaxmem.settings import FitConfig
 _NEIGHBOURHOOD = 4.0  # voxels within which a point's company is counted
 _COMPANY = 0.35  # a point with less than this share of the median company is a stray one; not tuned
 _OPEN_ANCHORS = 460  # points of an open membrane with anchors: 920 rows, within an exact fit; not tuned
-_LENGTH = 30.0  # voxels over which errors that points share fade; measured by `benchmarks/refinement.py`
+_LENGTH = 30.0  # voxels over which errors that points share fade; chosen by trial, see docs/decisions.md
 _CENTRES = 128  # of what points share, at most: a larger membrane shares it over longer distances
 _OPEN_FEW = 64  # where the points' errors are known
 _RAYS = 8  # that get anchors where the points' errors are known: an anchor repeats its point's error, as if it were seen twice
@@ -92,8 +93,7 @@ def _alike(points: np.ndarray, shared: np.ndarray) -> np.ndarray:
     centres = points[evenly(points, min(apart, _CENTRES))]
     gap = cKDTree(centres).query(points, k=min(2, len(centres)))[0].reshape(len(points), -1)[:, -1]
     length = max(_LENGTH, float(np.median(gap)))
-    square = ((points[:, None] - centres[None]) ** 2).sum(-1)
-    basis = np.exp(-square / length**2)
+    basis = np.exp(-cdist(points, centres, "sqeuclidean") / length**2)
     basis *= (shared / np.sqrt((basis**2).sum(1)))[:, None]
     return np.pad(basis, ((0, 0), (0, _CENTRES - len(centres))))
 
