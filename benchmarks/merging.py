@@ -26,9 +26,9 @@ from jaxmem.grouping import MergeConfig, merge_regions, midline
 from jaxmem.io import read_mrc
 from jaxmem.metrics import compare_groups, match_instances
 from jaxmem.pipeline import Config, stages
+from jaxmem.pipeline.keeping.record import Run
 from jaxmem.pipeline.masks import band_thickness
 from jaxmem.pipeline.network import Prediction, predict
-from jaxmem.pipeline.record import Run
 from jaxmem.simulate import VolumeModel, simulate_tomogram
 from jaxmem.types import MEMBRANE, Tomogram
 

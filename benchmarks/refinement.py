@@ -81,9 +81,9 @@ def synthesis(inputs: dict[str, tuple[Path, Path]]) -> None:
     from jaxmem.io import read_mrc
     from jaxmem.metrics import match_instances
     from jaxmem.pipeline import segment
-    from jaxmem.pipeline.appearance import first_look, with_bilayer
     from jaxmem.pipeline.files import read_truth
-    from jaxmem.pipeline.record import Run
+    from jaxmem.pipeline.keeping.record import Run
+    from jaxmem.pipeline.placing.appearance import first_look, with_bilayer
     from jaxmem.settings import Config, RefineConfig
     from jaxmem.surface import Outline, box_about
 

@@ -40,7 +40,7 @@ jax.config.update("jax_enable_x64", True)
 
 SIDE, RAYS, OFF = 32, 20, 1.5
 QUICK = os.environ.get("JAXMEM_NOTEBOOK_CASES") == "1"  # as the tests run it
-STEPS, TRAINING, HELD_OUT = (12, 4, 4) if QUICK else (80, 8, 16)
+STEPS, TRAINING, HELD_OUT = (4, 2, 2) if QUICK else (80, 8, 16)
 TURN = np.linspace(0.0, 2.0 * np.pi, RAYS, endpoint=False)
 WAYS = jnp.asarray(np.stack([np.sin(TURN), np.cos(TURN)], 1))
 

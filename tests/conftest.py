@@ -7,10 +7,9 @@ import os
 import sys
 from pathlib import Path
 
-# jax 0.10: older emitters, none of LLVM's passes that users run, and one module for each program take a third of the time to compile
+# jax 0.10: older emitters, fewer of LLVM's passes than users run, and one module a program take half the time to compile
 if os.environ.get("JAXMEM_TEST_USER_FLAGS") != "1":
-    FAST = "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0"
-    FAST += " --xla_cpu_parallel_codegen_split_count=1"
+    FAST = "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=1 --xla_cpu_parallel_codegen_split_count=1"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST}".strip()
 
 # in the environment, so that processes that a test starts find there what others have compiled
@@ -25,9 +24,10 @@ hook = install_import_hook("jaxmem", "beartype.beartype")
 import jax  # noqa: E402
 
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-# mixed dtypes and ranks that differ are errors; tests of what draws check keys as well
+# mixed dtypes, ranks that differ and keys used twice are errors
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_debug_key_reuse", True)
 
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402

@@ -19,7 +19,7 @@ from jaxmem.grouping.rl.linker.policy import link_gains
 from jaxmem.grouping.rl.linker.train import LinkTraining, draw_lessons, score_table, train_linker
 from jaxmem.grouping.rl.weights import blank_policy, load_linker, save_linker
 from jaxmem.pipeline import Config
-from jaxmem.pipeline.record import Run
+from jaxmem.pipeline.keeping.record import Run
 from jaxmem.pipeline.stages import group, midlines
 from jaxmem.simulate import ContourModel, draw_contours
 from jaxmem.types import JaxmemError

@@ -18,7 +18,7 @@ from jaxmem.pipeline import estimate, fit_file, segment, segment_file
 from jaxmem.pipeline import network as network_stage
 from jaxmem.pipeline import surfaces as surface_stage
 from jaxmem.pipeline.command import working_folder
-from jaxmem.pipeline.pieces import Pieces, Slabs
+from jaxmem.pipeline.keeping.pieces import Pieces, Slabs
 from jaxmem.pipeline.stages import for_tomogram, stage_keys
 from jaxmem.settings import Config, RefineConfig
 from jaxmem.types import JaxmemError, Tomogram

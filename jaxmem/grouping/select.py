@@ -134,7 +134,9 @@ def _next_to(middle: np.ndarray, others: list[np.ndarray], first: int) -> list[i
     return sorted((first + np.argsort(away, kind="stable")[: _MOST_ARCS - 1]).tolist())
 
 
-def _resolve(line, region, volume_shape, voxel_size, least, config, report) -> dict[int, tuple[np.ndarray, Shape]]:
+def _resolve(
+    line, region, volume_shape, voxel_size, least, config, merge, report
+) -> dict[int, tuple[np.ndarray, Shape]]:
     """Regions as one closed surface each, where that can be had: arcs are joined, mixed regions split, strays let go."""
     queue = members_of(region)
     queue = _arcs_of_one(line, queue, volume_shape, least, config, report)
@@ -156,7 +158,7 @@ def _resolve(line, region, volume_shape, voxel_size, least, config, report) -> d
                 continue
             if off.sum() >= 0.25 * least and attempts < most:
                 rest = index[off]
-                part = merge_regions(line.points[rest], line.normals[rest], voxel_size, MergeConfig())
+                part = merge_regions(line.points[rest], line.normals[rest], voxel_size, merge)
                 queue += [rest[part == k] for k in range(1, part.max() + 1)]
                 report(f"{off.sum()} points off a closed membrane of {len(index)} were looked at by themselves")
                 index = index[~off]
@@ -183,6 +185,8 @@ def select_membranes(
     voxel_size: float,
     config: SelectConfig,
     report: Callable[[str], None] = lambda _: None,
+    *,
+    merge: MergeConfig | None = None,
 ) -> list[Region]:
     """Choose the regions that are membranes.
 
@@ -193,6 +197,7 @@ def select_membranes(
         voxel_size: A, for the thresholds on areas and lengths.
         config: thresholds.
         report: told what was split, joined or dropped, and why.
+        merge: how points that a closed membrane lets go are grouped again; the defaults when None.
 
     Returns:
         The membranes, largest first.
@@ -204,7 +209,7 @@ def select_membranes(
     least_probability = config.least_open_probability
     if least_probability is None:
         least_probability = FROM_NETWORK["select"]["least_open_probability"]
-    described = _resolve(line, region, volume_shape, voxel_size, least, config, report)
+    described = _resolve(line, region, volume_shape, voxel_size, least, config, merge or MergeConfig(), report)
     # closed ones, the largest first, take the fragments that lie on them, and are then described again
     for r, (index, shape) in list(described.items()):
         if r not in described or shape.radial < config.least_radial or shape.seen < config.least_seen:

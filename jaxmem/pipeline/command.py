@@ -17,10 +17,10 @@ import numpy as np
 from jaxmem.grouping.rl.weights import load_linker
 from jaxmem.io import OutputFolder, is_zarr, read_volume, sha256
 from jaxmem.pipeline.files import KEPT, write_run
+from jaxmem.pipeline.keeping.pieces import Pieces
+from jaxmem.pipeline.keeping.record import Progress, Run
 from jaxmem.pipeline.masks import fit_mask
 from jaxmem.pipeline.needs import Estimate, estimate, free_memory
-from jaxmem.pipeline.pieces import Pieces
-from jaxmem.pipeline.record import Progress, Run
 from jaxmem.pipeline.stages import for_tomogram, segment, stage_keys
 from jaxmem.pipeline.volume import as_volume, mapped
 from jaxmem.results import Result

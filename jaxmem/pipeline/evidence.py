@@ -13,8 +13,8 @@ from jaxmem.defaults import known
 from jaxmem.grouping import Midline, Region
 from jaxmem.grouping.shape import describe, distances
 from jaxmem.numerics import bucket_size, pad_to
+from jaxmem.pipeline.placing.refinement import Points
 from jaxmem.pipeline.pruning import Ellipses
-from jaxmem.pipeline.refinement import Points
 from jaxmem.points import evenly, first_of_each
 from jaxmem.results import Evidence
 from jaxmem.settings import FitConfig

@@ -26,7 +26,7 @@ from jaxmem.io import (
     write_ply,
     write_zarr,
 )
-from jaxmem.pipeline.pieces import Pieces
+from jaxmem.pipeline.keeping.pieces import Pieces
 from jaxmem.pipeline.volume import is_flat
 from jaxmem.report import write_report
 from jaxmem.results import Evidence, Found, Result, Vertices, triangles

@@ -7,7 +7,7 @@ from jaxmem.defaults import FROM_MASK, decided, known
 from jaxmem.grouping import Midline, Region, midline
 from jaxmem.grouping.select import regions_from_instances
 from jaxmem.io import as_instances
-from jaxmem.pipeline.packing import (
+from jaxmem.pipeline.keeping.packing import (
     pack_grouping,
     pack_lines,
     pack_pruning,
@@ -15,9 +15,9 @@ from jaxmem.pipeline.packing import (
     unpack_lines,
     unpack_pruning,
 )
+from jaxmem.pipeline.keeping.record import Progress, Run
+from jaxmem.pipeline.placing.refinement import refine
 from jaxmem.pipeline.pruning import slice_ellipses
-from jaxmem.pipeline.record import Progress, Run
-from jaxmem.pipeline.refinement import refine
 from jaxmem.pipeline.stages import finish, group, midlines
 from jaxmem.pipeline.volume import as_volume, is_flat
 from jaxmem.results import Groups, Result

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Array
 
 from jaxmem import preprocess
-from jaxmem.pipeline.pieces import Slabs
-from jaxmem.pipeline.record import Run
+from jaxmem.pipeline.keeping.pieces import Slabs
+from jaxmem.pipeline.keeping.record import Run
 from jaxmem.pipeline.volume import is_flat, let_go
 from jaxmem.settings import Config, PreprocessConfig
 from jaxmem.types import BACKGROUND, MEMBRANE, PROTEIN, Tomogram

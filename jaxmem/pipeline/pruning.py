@@ -14,7 +14,7 @@ from jaxmem import ellipse as ell
 from jaxmem.defaults import known
 from jaxmem.grouping import Midline, Region
 from jaxmem.numerics import bucket_size, map_chunks
-from jaxmem.pipeline.record import Run
+from jaxmem.pipeline.keeping.record import Run
 from jaxmem.points import Cells
 from jaxmem.settings import Config
 

@@ -12,8 +12,7 @@ from jaxmem.defaults import FROM_NETWORK, decided, known
 from jaxmem.grouping import Midline, Region, as_share, members_of, merge_regions, midline, select_membranes
 from jaxmem.grouping.rl.slices import link_regions, link_volume
 from jaxmem.grouping.rl.weights import load_linker, load_walker
-from jaxmem.pipeline.network import Prediction, predict
-from jaxmem.pipeline.packing import (
+from jaxmem.pipeline.keeping.packing import (
     pack_grouping,
     pack_lines,
     pack_pruning,
@@ -21,10 +20,11 @@ from jaxmem.pipeline.packing import (
     unpack_lines,
     unpack_pruning,
 )
-from jaxmem.pipeline.pieces import Slabs, key_of
+from jaxmem.pipeline.keeping.pieces import Slabs, key_of
+from jaxmem.pipeline.keeping.record import Progress, Run
+from jaxmem.pipeline.network import Prediction, predict
+from jaxmem.pipeline.placing.refinement import Points, refine
 from jaxmem.pipeline.pruning import Ellipses, prune_and_recover, slice_ellipses
-from jaxmem.pipeline.record import Progress, Run
-from jaxmem.pipeline.refinement import Points, refine
 from jaxmem.pipeline.surfaces import surfaces
 from jaxmem.pipeline.volume import as_volume, is_flat
 from jaxmem.results import Groups, Result
@@ -79,7 +79,7 @@ def group(
     region = _regions(bright, probability, sigma, threshold, voxel_size, config, run)
     shape = probability.shape[1:] if is_flat(probability.shape) else probability.shape
     with run.stage("selection", 1):
-        regions = select_membranes(bright, region, shape, voxel_size, config.select, run.decide)
+        regions = select_membranes(bright, region, shape, voxel_size, config.select, run.decide, merge=config.merge)
     run.decide(f"{len(clear)} midline points in {region.max(initial=0)} regions; {len(regions)} membranes")
     return [r._replace(members=clear[r.members]) for r in regions], region
 

@@ -7,10 +7,10 @@ import numpy as np
 from jaxmem.defaults import known
 from jaxmem.grouping import Midline, Region
 from jaxmem.pipeline.evidence import cloud, weigh
-from jaxmem.pipeline.packing import Stored, pack_membrane, unpack_membrane
+from jaxmem.pipeline.keeping.packing import Stored, pack_membrane, unpack_membrane
+from jaxmem.pipeline.keeping.record import Run
+from jaxmem.pipeline.placing.refinement import Points, fits_of
 from jaxmem.pipeline.pruning import Ellipses
-from jaxmem.pipeline.record import Run
-from jaxmem.pipeline.refinement import Points, fits_of
 from jaxmem.pipeline.volume import is_flat
 from jaxmem.results import MembraneResult
 from jaxmem.settings import Config

@@ -13,7 +13,9 @@ from scipy.spatial import cKDTree
 from jaxmem.density import OFFSETS, SHIFTS, Placed, local_information, place, residual, whitening
 from jaxmem.grouping import Midline, Region
 from jaxmem.numerics import map_rows
-from jaxmem.pipeline.appearance import (
+from jaxmem.pipeline.keeping.pieces import Piece
+from jaxmem.pipeline.keeping.record import Run
+from jaxmem.pipeline.placing.appearance import (
     KINDS,
     Appearance,
     Residuals,
@@ -25,8 +27,6 @@ from jaxmem.pipeline.appearance import (
     white,
     with_bilayer,
 )
-from jaxmem.pipeline.pieces import Piece
-from jaxmem.pipeline.record import Run
 from jaxmem.points import evenly, first_of_each
 from jaxmem.settings import Config, FitConfig, RefineConfig
 from jaxmem.surface import Errors, Membrane, fit_each, outline

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from jaxmem.pipeline.pieces import Piece, Pieces
+from jaxmem.pipeline.keeping.pieces import Piece, Pieces
 from jaxmem.results import Groups
 
 log = logging.getLogger("jaxmem")

@@ -9,7 +9,7 @@ import numpy as np
 from jaxmem import ellipse as ell
 from jaxmem.grouping import Midline, Region
 from jaxmem.grouping.shape import Shape
-from jaxmem.pipeline.pieces import Piece, Pieces
+from jaxmem.pipeline.keeping.pieces import Piece, Pieces
 from jaxmem.pipeline.pruning import Ellipses
 from jaxmem.results import Evidence, MembraneResult
 from jaxmem.surface import Mesh, Paint

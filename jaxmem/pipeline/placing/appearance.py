@@ -22,7 +22,7 @@ from jaxmem.density import (
     whitening,
 )
 from jaxmem.numerics import map_rows
-from jaxmem.pipeline.record import Run
+from jaxmem.pipeline.keeping.record import Run
 from jaxmem.settings import RefineConfig
 from jaxmem.surface.tiles import CORE, EDGE, MARGIN, Outline, sampled
 

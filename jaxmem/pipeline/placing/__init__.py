@@ -1,0 +1,1 @@
+"""Points placed by the tomogram itself, once there are surfaces."""
