@@ -2,7 +2,6 @@
 
 import argparse
 import functools
-import json
 import logging
 import os
 import sys
@@ -73,31 +72,9 @@ def _configured(args: argparse.Namespace) -> Any:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from jaxmem.metrics import match_instances
-    from jaxmem.pipeline import evaluate, format_scores
-    from jaxmem.pipeline.files import read_run, read_truth
-    from jaxmem.pipeline.masks import band_thickness, fill, outline
+    from jaxmem.pipeline.scoring import score_run
 
-    run = read_run(args.run)
-    truth, points = read_truth(args.truth)
-    matching = None
-    if args.filled and truth.shape == run.labels.shape:
-        matching = match_instances(fill(run.labels), truth)
-        truth = outline(truth, 0.5 * band_thickness(run.labels > 0))
-    if truth.shape != run.labels.shape:
-        raise JaxmemError(
-            f"{args.truth[0]}: has shape {truth.shape}, the run {run.labels.shape}; give the truth of the same volume"
-        )
-    scores = evaluate(run, truth, points, matching=matching)
-    out = args.json or args.run / "scores.json"
-    partial = out.with_suffix(".partial")
-    try:
-        partial.write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
-        partial.replace(out)
-    except OSError as error:
-        raise JaxmemError(f"{out}: cannot be written ({error.strerror}); choose another file with --json") from None
-    print(format_scores(scores))
-    print(f"\nscores as JSON: {out}")
+    print(score_run(args.run, args.truth, classes=args.classes, filled=args.filled, out=args.json))
     return 0
 
 
@@ -107,7 +84,7 @@ def _demo(args: argparse.Namespace) -> int:
     args.obj, args.overwrite, args.zarr, args.level, args.memory, args.keep = False, True, False, None, None, None
     code = _segment(args)
     args.run, args.truth = args.output, [data / "phantom_labels.mrc.gz", data / "phantom_truth.npz"]
-    args.json, args.filled = None, False
+    args.json, args.filled, args.classes = None, False, None
     code = code or _evaluate(args)
     print(f"report: {(args.output / 'report.html').resolve()}")
     return code
@@ -246,6 +223,12 @@ def _parser() -> argparse.ArgumentParser:
         help="label volume (MRC), and .npz of surface points",
     )
     verb.add_argument("--filled", action="store_true", help="the truth fills compartments; their outlines are compared")
+    verb.add_argument(
+        "--classes",
+        type=Path,
+        metavar="FILE",
+        help="true classes of the network (MRC): 0 background, 1 protein, 2 membrane",
+    )
     verb.add_argument("--json", type=Path, metavar="FILE", help="where to write the scores (default: RUN/scores.json)")
     verb.set_defaults(run_verb=_evaluate)
     verb = verbs.add_parser("train", help="train the network on simulated slices; continues where it was stopped")

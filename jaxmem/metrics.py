@@ -1,10 +1,12 @@
 """How good a result is: Dice slice by slice, distances between surfaces, matching of instances (paper, Section 6.3)."""
 
+import itertools
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse import coo_matrix
 from scipy.spatial import cKDTree
@@ -25,6 +27,37 @@ def slice_dice(found: Bool[np.ndarray, "nz ny nx"], truth: Bool[np.ndarray, "nz 
     """Dice of every slice (paper, Fig. 21); NaN where neither has a voxel."""
     empty = np.logical_not(found.any((1, 2)) | truth.any((1, 2)))
     return np.array([np.nan if empty[z] else dice(found[z], truth[z]) for z in range(len(found))])
+
+
+def steps_between_slices(mask: Bool[np.ndarray, "nz ny nx"]) -> Float[np.ndarray, " pairs"]:
+    """The largest distance, in pixels, between a pixel of a slice and the nearest one of the next (paper, Fig. 13).
+
+    Returns:
+        One for each pair of neighbouring slices that both have pixels.
+
+    Example:
+        >>> steps_between_slices(np.eye(4, dtype=bool)[:, None]).tolist()
+        [1.0, 1.0, 1.0]
+    """
+    out = []
+    for one, other in itertools.pairwise(mask):
+        if one.any() and other.any():
+            out.append(float(ndimage.distance_transform_edt(np.logical_not(other))[one].max()))
+    return np.array(out)
+
+
+def class_scores(found: Int[np.ndarray, "*shape"], truth: Int[np.ndarray, "*shape"]) -> dict[str, Any]:
+    """How well pixels are classified (paper, Section 6.1): the share of right ones, and the Dice of each class in the truth.
+
+    Arguments:
+        found, truth: class of each pixel.
+
+    Example:
+        >>> class_scores(np.array([0, 0, 2, 2]), np.array([0, 2, 2, 2]))
+        {'accuracy': 0.75, 'dice': {0: 0.6666666666666666, 2: 0.8}}
+    """
+    numbers = np.unique(truth).tolist()
+    return {"accuracy": float((found == truth).mean()), "dice": {k: dice(found == k, truth == k) for k in numbers}}
 
 
 class Matching(NamedTuple):

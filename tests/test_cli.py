@@ -39,6 +39,13 @@ def test_fit_then_evaluate(mrc, shells, mask, tmp_path, capsys):
     assert "1 of 1 found" in capsys.readouterr().out
     scores = json.loads((run / "scores.json").read_text())
     assert scores["instances"]["matched"] == 1
+    assert scores["neighbouring_slices"]["surfaces"]["largest"] < 6
+    page = (run / "report.html").read_text()
+    assert page.count("<h2>Against the truth</h2>") == 1
+    classes = mrc(np.where(shells[0] == 3, 2, 0).astype(np.int8), name="classes.mrc")
+    assert main(["evaluate", str(run), "--truth", str(truth), "--classes", str(classes)]) == 0
+    assert "100.00% of pixels are right" in capsys.readouterr().out
+    assert (run / "report.html").read_text().count("<h2>Against the truth</h2>") == 1
     before = (run / "labels.mrc").read_bytes()
     fails(capsys, ["fit", source, "-o", run], str(run), "--overwrite")
     assert (run / "labels.mrc").read_bytes() == before
@@ -46,6 +53,8 @@ def test_fit_then_evaluate(mrc, shells, mask, tmp_path, capsys):
     assert capsys.readouterr().err == ""
     other = mrc(np.ones((2, 4, 4), np.int8), name="other.mrc")
     fails(capsys, ["evaluate", run, "--truth", other], "other.mrc", "shape")
+    fails(capsys, ["evaluate", run, "--truth", truth, "--classes", other], "other.mrc", "classes")
+    fails(capsys, ["fit", source, "-o", tmp_path / "with", "--tomogram", other], "other.mrc", "mask")
     fails(capsys, ["evaluate", run, "--truth", truth, other], "exactly one")
     (tmp_path / "bad.npz").write_text("x")
     fails(capsys, ["evaluate", run, "--truth", truth, tmp_path / "bad.npz"], "bad.npz")

@@ -19,6 +19,7 @@ from jaxmem.density import (
     filtered,
     gain,
     invert,
+    laplace,
     learn_bilayer,
     local_information,
     moved,
@@ -283,6 +284,58 @@ def test_synthesis_finds_how_a_surface_has_moved(boxed):
     assert np.abs(np.asarray(found.displacement) - true).mean() < 0.15
     assert float(found.amplitude) == pytest.approx(2.0, rel=0.05)
     assert float(found.misfit[-1]) < 0.1 * float(found.misfit[0])
+
+
+def test_error_bars_of_synthesis_hold(boxed):
+    """Of surfaces drawn from the prior and seen in white noise; more is known of upright nodes than of caps."""
+    about, bilayer, passed, *_ = boxed
+    square = ((about.nodes[:, None] - about.nodes[None]) ** 2).sum(-1)
+    prior = jnp.asarray(0.25 * np.exp(-0.5 * square / 8.0**2) + 1e-3 * np.eye(len(square)), jnp.float32)
+    root, rng, noise = np.linalg.cholesky(np.asarray(prior)), np.random.default_rng(2), 1.0
+
+    @jax.jit
+    def tried(volume):
+        found = invert(volume, about.box, bilayer, passed, prior, noise, 3, 20)
+        return found.displacement, laplace(found, about.box, bilayer, passed, prior, noise)
+
+    ratio, sigma = [], np.zeros(0)
+    for _ in range(6):
+        true = (root @ rng.normal(size=len(root))).astype(np.float32)
+        clean = np.asarray(synthesize(moved(jnp.asarray(true), about.box), bilayer, passed))
+        # noise that the wedge has filtered: what it hides tells nothing
+        seen = np.asarray(filtered(jnp.asarray(rng.normal(size=clean.shape), jnp.float32), passed)) * noise
+        found, covariance = (np.asarray(a) for a in tried(jnp.asarray(clean - clean.mean() + seen - seen.mean())))
+        sigma = np.sqrt(np.diag(covariance))
+        ratio.append((found - true) / sigma)
+    ratio = np.concatenate(ratio)
+    assert 0.8 < np.sqrt((ratio**2).mean()) < 1.25
+    assert 0.9 < (np.abs(ratio) < 1.96).mean() < 0.99
+    up = np.abs(about.nodes[:, 0] - 40.0) / 12.0
+    assert sigma[up > 0.9].mean() > 1.5 * sigma[up < 0.5].mean()
+
+
+def test_two_membranes_in_one_box_are_found_together():
+    """Two spheres whose bilayers overlap where they touch: together they are found, one by one they hold each other's density for their own."""
+    points, normals = ball(8.0, 1200)
+    one, other = (
+        Outline(points + np.array([40.0, 40.0, 31.0]), normals),
+        Outline(points + np.array([40.0, 40.0, 50.0]), normals),
+    )
+    whole = Outline(np.concatenate([one.vertices, other.vertices]), np.concatenate([one.normals, other.normals]))
+    frame = box_about(whole, 5.0, margin=8)
+    about = [box_about(o, 5.0, frame=frame) for o in (one, other)]
+    bilayer, passed = two_leaflets(VOXEL, 5.0), gain(frame.shape, TILTS)
+    true = [0.6 * np.sin(a.nodes @ np.array([0.15, 0.2, 0.1])).astype(np.float32) for a in about]
+    volume = filtered(sum(bilayer(moved(jnp.asarray(t), a.box)) for t, a in zip(true, about)), passed)
+    volume = volume - volume.mean()
+    square = [((a.nodes[:, None] - a.nodes[None]) ** 2).sum(-1) for a in about]
+    prior = [jnp.asarray(np.exp(-0.5 * q / 8.0**2) + 1e-3 * np.eye(len(q)), jnp.float32) for q in square]
+    together = invert(volume, tuple(a.box for a in about), bilayer, passed, tuple(prior), 0.05, 3, 16)
+    alone = invert(volume, about[0].box, bilayer, passed, prior[0], 0.05, 3, 16)
+    near = np.linalg.norm(about[0].nodes - np.array([40.0, 40.0, 40.5]), axis=1) < 6.0
+    error = np.abs(np.asarray(together.displacement[0]) - true[0])
+    assert error[near].mean() < 0.5 * np.abs(np.asarray(alone.displacement) - true[0])[near].mean()
+    assert error.mean() < 0.15
 
 
 def test_a_gradient_goes_from_a_voxel_to_the_shape(boxed):

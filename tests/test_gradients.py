@@ -200,6 +200,7 @@ CASES = {
     "density.filtered": Case(lambda v: density.filtered(v, density.gain((6, 6, 6), tilts())), (VOLUME,), ((np.zeros((6, 6, 6)),),)),
     "density.gain": Case(lambda low: density.gain((6, 6, 6), density.Wedge(low, 60.0, 0.0)), (np.array(-44.5),)),
     "density.invert": Case(lambda v: density.invert(v, box(), density.two_leaflets(14.0, 3.0), density.gain((6, 6, 6), tilts()), 0.2 * jnp.eye(3) + 0.1, 0.3, 1, 3).displacement, (VOLUME,), loose=True),
+    "density.laplace": Case(lambda a: density.laplace(density.Inversion(jnp.array([0.1, -0.2, 0.3]), a, jnp.zeros(2)), box(), density.two_leaflets(14.0, 3.0), density.gain((6, 6, 6), tilts()), 0.2 * jnp.eye(3) + 0.1, 0.3), (np.array(1.5),)),
     "density.moved": Case(lambda u: density.moved(u, box()), (np.array([0.1, -0.2, 0.3]),)),
     "density.learn_bilayer": Case(lambda p: (density.learn_bilayer(p, jnp.arange(-8.0, 8.5, 0.5), 6.0)[0].values, density.learn_bilayer(p, jnp.arange(-8.0, 8.5, 0.5), 6.0)[1]), (PROFILE,), ((np.zeros(33),),)),
     "density.local_information": Case(lambda s: density.local_information(jnp.array([0.6, 0.0, 0.8]), density.two_leaflets(14.0, 6.0), s, tilts()), (np.array(3.0),)),

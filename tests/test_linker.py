@@ -11,13 +11,6 @@ from jaxmem.grouping.rl.linker.environment import LEAVE, LINKING, UNDO, agreemen
 from jaxmem.grouping.rl.linker.policy import LinkPolicy, link_gains, walk_once
 from jaxmem.grouping.rl.linker.segments import PARTNERS, ends_of, partners_of, relation, runs_through, summarise
 
-
-@pytest.fixture(autouse=True)
-def keys_used_twice_are_errors():
-    with jax.debug_key_reuse(True):
-        yield
-
-
 CAPACITY = 16
 SHAPE = (128, 128)
 

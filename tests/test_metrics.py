@@ -40,3 +40,18 @@ def test_coverage_of_calibrated_errors():
     rng = np.random.default_rng(1)
     sigma = rng.uniform(0.5, 2.0, 20000)
     assert abs(metrics.coverage(rng.normal(0, sigma), sigma) - 0.95) < 0.01
+
+
+def test_steps_between_slices_are_the_largest_distances():
+    mask = np.zeros((4, 8, 20), bool)
+    mask[0, 2, 2:10] = mask[1, 2, 2:14] = mask[3, 2, 2] = True
+    assert metrics.steps_between_slices(mask).tolist() == [0.0]  # slice 2 is empty
+    mask[2, 2, 2:6] = True
+    assert metrics.steps_between_slices(mask).tolist() == [0.0, 8.0, 3.0]
+
+
+def test_scores_of_classes():
+    truth = np.array([[0, 0, 1, 2]])
+    scores = metrics.class_scores(np.array([[0, 1, 1, 2]]), truth)
+    assert scores["accuracy"] == 0.75
+    assert scores["dice"] == {0: pytest.approx(2 / 3), 1: pytest.approx(2 / 3), 2: 1.0}

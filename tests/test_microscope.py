@@ -72,7 +72,7 @@ def test_gradients_equal_finite_differences():
             (lambda d: project(d, angles), density, 1e-5),
             (lambda a: project(density, a + 0.7), angles, 1e-6),
             (lambda i: back_project(i, angles, (6, 5, 8), filter="sirt"), tilts, 1e-5),
-            (lambda p: record(keys[3], p, 0.3, transfer), tilts, 1e-5),
+            (lambda p: record(jax.random.key(3), p, 0.3, transfer), tilts, 1e-5),
             (lambda d: contrast_transfer((5, 8), 10.0, d), jnp.asarray(30000.0), 1e-1),
         ):
 

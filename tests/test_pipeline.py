@@ -14,13 +14,13 @@ from jaxmem import Config, JaxmemError, Tomogram, evaluate, fit_mask, load_confi
 from jaxmem.grouping import Midline, Region, describe
 from jaxmem.io import read_mrc, read_ply
 from jaxmem.pipeline import stages, write_run
-from jaxmem.pipeline.evaluate import format_scores
 from jaxmem.pipeline.evidence import cloud, in_slice, weigh
 from jaxmem.pipeline.files import read_run
 from jaxmem.pipeline.keeping.record import Run
 from jaxmem.pipeline.masks import outline, truth_midlines
 from jaxmem.pipeline.network import Odd, prepared_slices
 from jaxmem.pipeline.pruning import prune_and_recover, slice_ellipses
+from jaxmem.pipeline.scoring import format_scores
 from jaxmem.results import Found
 from jaxmem.settings import PreprocessConfig
 from jaxmem.surface import extract, fit_membranes, is_watertight

@@ -12,13 +12,6 @@ from flax import nnx
 from jaxmem.grouping.rl import learning as rl
 from jaxmem.grouping.rl.environment import rollout
 
-
-@pytest.fixture(autouse=True)
-def keys_used_twice_are_errors():
-    with jax.debug_key_reuse(True):
-        yield
-
-
 LENGTH, START, STEP_COST, LURE, PRIZE = 7, 2, 0.05, 0.3, 1.0
 BEST = PRIZE - STEP_COST * (LENGTH - 1 - START)  # always to the right; the lure on the left is nearer and smaller
 

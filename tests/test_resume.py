@@ -165,9 +165,12 @@ def test_what_does_not_fit_is_said_before_the_work(small, tmp_path):
 
 
 def test_a_full_disk_is_one_line_and_the_run_goes_on(small, tmp_path):
+    settings = tmp_path / "settings.toml"
+    settings.write_text("[refine]\nrounds = 0\n")
     code = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
     code += "import sys; from jaxmem.cli import main; sys.exit(main())"
     command = [sys.executable, "-c", code, "segment", str(small), "-o", str(tmp_path / "run"), "--quiet"]
+    command += ["--config", str(settings)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     errors = [line for line in done.stderr.splitlines() if line.startswith("jaxmem: ")]
@@ -175,7 +178,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on(small, tmp_path):
     assert "cannot be written" in errors[0]
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
-    assert run_file(small, tmp_path / "run") >= 2
+    assert segment_file(small, tmp_path / "run", Config(refine=RefineConfig(rounds=0))) >= 2
 
 
 def test_a_killed_process_goes_on(small, whole, tmp_path):

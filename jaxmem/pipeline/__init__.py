@@ -4,12 +4,12 @@ from jaxmem.pipeline.command import fit_file as fit_file
 from jaxmem.pipeline.command import segment_file as segment_file
 from jaxmem.pipeline.config import load_config as load_config
 from jaxmem.pipeline.evaluate import evaluate as evaluate
-from jaxmem.pipeline.evaluate import format_scores as format_scores
 from jaxmem.pipeline.files import write_run as write_run
 from jaxmem.pipeline.masks import fit_mask as fit_mask
 from jaxmem.pipeline.match import match_tomogram as match_tomogram
 from jaxmem.pipeline.needs import Estimate as Estimate
 from jaxmem.pipeline.needs import estimate as estimate
+from jaxmem.pipeline.scoring import format_scores as format_scores
 from jaxmem.pipeline.stages import segment as segment
 from jaxmem.results import MembraneResult as MembraneResult
 from jaxmem.results import Result as Result

@@ -126,12 +126,20 @@ def fit_file(
     config = config or Config()
     # its voxel size is the mask's: whatever the header says
     density = None if tomogram is None else read_volume(tomogram, voxel_size=1.0, level=level)
+
+    def find(mask: Tomogram, run: Run) -> Result:
+        if density is not None and density.data.shape != mask.data.shape:
+            raise JaxmemError(
+                f"{tomogram}: has {density.data.shape[::-1]} voxels, the mask {mask.data.shape[::-1]}; give the one the mask was made from"
+            )
+        return fit_mask(mask, config, instances=instances, filled=filled, tomogram=density, run=run)
+
     task = _Task(
         {"voxel_size": voxel_size, "level": level},
         {"obj": obj, "zarr": zarr, "arguments": arguments, "command": "fit"},
         (level, instances, filled, tomogram and digest_of(tomogram)),
         lambda mask: config,
-        lambda mask, run: fit_mask(mask, config, instances=instances, filled=filled, tomogram=density, run=run),
+        find,
     )
     return _run(source, target, task, overwrite=overwrite, keep=keep, memory=memory, progress=progress)
 

@@ -4,16 +4,19 @@ import itertools
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from jaxmem.metrics import (
     Matching,
+    class_scores,
     coverage,
     dice,
     match_instances,
     reliability,
     signed_distance,
     slice_dice,
+    steps_between_slices,
     surface_dice,
 )
 from jaxmem.pipeline.masks import truth_midlines
@@ -24,6 +27,7 @@ from jaxmem.types import MEMBRANE
 _CAP = 0.75  # |component along the beam| of a normal above which a point lies on a cap
 _ANGLES = (0.0, 30.0, 60.0, 90.0)  # degrees between normal and beam: borders of the bands
 _FOUND = 2.0  # voxels from the surface within which a true point counts as found
+_BESIDE = 4  # voxels from a surface's label within which the network's pixels are that membrane's
 _TOLERANCE = 1.0  # voxels, of the surface Dice
 _LEVELS = (0.1, 0.3, 0.5, 0.68, 0.8, 0.9, 0.95, 0.99)  # of intervals in the reliability curve
 
@@ -34,6 +38,7 @@ def evaluate(
     truth_points: dict[int, tuple[np.ndarray, np.ndarray]] | None = None,
     *,
     matching: Matching | None = None,
+    classes: np.ndarray | None = None,
     angles: tuple[float, ...] = _ANGLES,
 ) -> dict[str, Any]:
     """Compare a result with a truth.
@@ -45,6 +50,7 @@ def evaluate(
             midline when None.
         matching: which instances belong together, where their labels' overlap is not the way to tell; from
             `match_instances` of filled shapes for instance, whose Dice the membranes' rows then show.
+        classes: (nz, ny, nx) true classes of the network: 0 background, 1 protein, 2 membrane.
         angles: between a true normal and the beam, degrees: borders of the bands for which errors are told apart.
 
     Returns:
@@ -53,6 +59,8 @@ def evaluate(
         membrane faces the beam (|normal_z| > 0.75) and the missing wedge hides it, apart. In `angles` and `seen` the bias is
         positive where the surface lies outside the true one, and `found` is the share of true points within two voxels of a surface,
         those of missed membranes included. `reliability` is the share of points within intervals of each level, `surface_dice` at one voxel.
+        `neighbouring_slices` has the largest distance between a membrane's pixel and the next slice, for each pair of slices, of what the
+        network says beside the surfaces and of the surfaces' labels (paper, Fig. 13); `classes` the network's accuracy and Dice (Section 6.1).
 
     Raises:
         ValueError: if the volumes' shapes differ.
@@ -60,6 +68,8 @@ def evaluate(
     labels, semantic, surfaces, voxel_size = result.found() if isinstance(result, Result) else result
     if truth.shape != labels.shape:
         raise ValueError(f"truth has shape {truth.shape}, the result {labels.shape}")
+    if classes is not None and classes.shape != labels.shape:
+        raise ValueError(f"classes have shape {classes.shape}, the result {labels.shape}")
     points = truth_points if truth_points is not None else truth_midlines(truth)
     matching = match_instances(labels, truth) if matching is None else matching
     per_slice, network = slice_dice(labels > 0, truth > 0), slice_dice(semantic == MEMBRANE, truth > 0)
@@ -102,6 +112,8 @@ def evaluate(
         if pooled
         else None,
         "reliability": dict(zip(map(str, _LEVELS), reliability(pooled[0], pooled[2], _LEVELS))) if pooled else None,
+        "neighbouring_slices": _neighbouring(labels, semantic),
+        "classes": None if classes is None else class_scores(semantic, classes),
         "voxel_size": voxel_size,
         "membranes": rows,
         "slices": [
@@ -109,6 +121,20 @@ def evaluate(
             for z in np.flatnonzero(~np.isnan(per_slice))
         ],
     }
+
+
+def _neighbouring(labels: np.ndarray, semantic: np.ndarray) -> dict[str, Any]:
+    """Largest distances between neighbouring slices, before surfaces were fitted and after."""
+    beside = np.zeros(labels.shape, bool)
+    for z in range(len(labels)):
+        near = ndimage.distance_transform_cdt(labels[z] == 0) <= _BESIDE if labels[z].any() else False
+        beside[z] = near & (semantic[z] == MEMBRANE)
+    out = {}
+    for name, mask in (("network", beside), ("surfaces", labels > 0)):
+        steps = steps_between_slices(mask)
+        median, largest = (float(f(steps)) if len(steps) else None for f in (np.median, np.max))
+        out[name] = {"median": median, "largest": largest, "distances": np.round(steps, 2).tolist()}
+    return out
 
 
 def _mean(values: np.ndarray) -> float | None:
@@ -157,41 +183,3 @@ def _distances(error: np.ndarray, upward: np.ndarray, sigma: np.ndarray) -> dict
         "percentile_95": float(np.percentile(distance, 95)),
         "within_95_interval": coverage(error, sigma),
     }
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
-def format_scores(scores: dict[str, Any]) -> str:
-    """The scores as a table for people."""
-    i, d = scores["instances"], scores["dice"]
-    lines = [
-        f"membranes      {i['matched']} of {i['truth']} found; missed {i['missed'] or 'none'}, invented {i['invented'] or 'none'}",
-        f"slice-wise Dice {_number(d['mean_slice'])} (network alone {_number(d['network_mean_slice'])});"
-        f" overall {d['overall']:.3f} ({d['network_overall']:.3f})",
-    ]
-    columns = ("mean", "sides", "caps", "percentile_95", "within_95_interval")
-    if scores["distance_voxels"]:
-        lines += ["", "truth found   dice  closed  distance in voxels: mean  sides   caps    95 %  in 95 % interval"]
-
-        def cells(row: dict[str, Any]) -> str:
-            return "  ".join(f"{row[c]:6.2f}" if row.get(c) is not None else "     -" for c in columns)
-
-        for row in scores["membranes"]:
-            closed = {True: "yes", False: "no"}.get(row.get("closed"), "-")
-            lines.append(f"{row['truth']:5d} {row['found']:5d} {row['dice']:6.3f}  {closed:>6s}{'':22s}{cells(row)}")
-        lines.append(f"{'all':>5s} {'':5s} {'':6s}  {'':6s}{'':22s}{cells(scores['distance_voxels'])}")
-    if scores["angles"]:
-        lines += ["", "normal to beam   found   mean   bias  in 68 %  in 95 % interval"]
-        keys = ("found", "mean", "bias", "within_68_interval", "within_95_interval")
-        for band in scores["angles"]:
-            values = "  ".join(f"{band[k]:5.2f}" if band[k] is not None else "    -" for k in keys)
-            lines.append(f"{band['from']:5.0f} to {band['to']:3.0f}    {values}")
-    slices = scores["slices"]
-    if slices:
-        lines += ["", "slice   Dice  network"]
-        lines += [
-            f"{s['slice']:5d}  {s['dice']:.3f}    {s['network_dice']:.3f}" for s in slices[:: max(1, len(slices) // 12)]
-        ]
-    return "\n".join(lines)

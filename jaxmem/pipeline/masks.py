@@ -95,10 +95,10 @@ def fit_mask(
     slices, regions = run.once(
         "ellipses", lambda: (slice_ellipses(line, regions, config, run), regions), pack_pruning, unpack_pruning
     )
-    placed = None
+    placed, ran = None, config
     if tomogram is not None and not is_flat(data.shape):
-        placed = refine(tomogram._replace(voxel_size=mask.voxel_size), line, regions, config, run)
-    return finish(run, semantic, line, regions, slices, mask, config, keep_surfaces, placed)
+        placed, ran = refine(tomogram._replace(voxel_size=mask.voxel_size), line, regions, config, run)
+    return finish(run, semantic, line, regions, slices, mask, ran, keep_surfaces, placed)
 
 
 def for_mask(config: Config, voxel_size: float, thickness: float) -> Config:

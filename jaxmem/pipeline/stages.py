@@ -279,5 +279,7 @@ def assemble(seen: Prediction, tomogram: Tomogram, config: Config, run: Run, kee
         return slices, prune_and_recover(line, regions, slices, config, run)
 
     slices, regions = run.once("ellipses", pruned, pack_pruning, unpack_pruning)
-    placed = None if is_flat(tomogram.data.shape) else refine(tomogram, line, regions, config, run)
+    placed = None
+    if not is_flat(tomogram.data.shape):
+        placed, config = refine(tomogram, line, regions, config, run)
     return finish(run, seen.semantic, line, regions, slices, tomogram, config, keep_surfaces, placed)

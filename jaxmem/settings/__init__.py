@@ -1,7 +1,7 @@
 """All settings of a run: frozen records, each documented, and checked where it is made.
 
-`None` means "decide for me". What was decided is in the result's `config`, and in the manifest: a configuration without `None`,
-but for tilts that are read from the spectrum: those are among the decisions.
+`None` means "decide for me". What was decided is in the result's `config`, and in the manifest: a configuration without `None`, but for tilts where no point
+was placed by the tomogram.
 """
 
 from dataclasses import dataclass, field

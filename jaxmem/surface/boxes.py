@@ -50,7 +50,9 @@ class Boxed(NamedTuple):
         return (weights * np.asarray(displacement)[near]).sum(1)
 
 
-def box_about(outline: Outline, reach: float, spacing: float = 5.0, margin: int = 14) -> Boxed:
+def box_about(
+    outline: Outline, reach: float, spacing: float = 5.0, margin: int = 14, *, frame: Boxed | None = None
+) -> Boxed:
     """The box of a membrane, and nodes spread over it.
 
     Arguments:
@@ -58,10 +60,13 @@ def box_about(outline: Outline, reach: float, spacing: float = 5.0, margin: int 
         reach: of the bilayer, voxels; at most `margin` less what the surface may move.
         spacing: of the nodes, voxels.
         margin: voxels about the membrane; sides are multiples of 16, for fast transforms and few programs.
+        frame: a box that is used instead of the membrane's own: that of several membranes together.
     """
     corner = np.floor(outline.vertices.min(0) - margin).astype(int)
     extent = np.ceil(outline.vertices.max(0) + margin).astype(int) - corner
     shape = tuple((-(-extent // 16) * 16).tolist())
+    if frame is not None:
+        corner, shape = frame.corner, frame.shape
     nodes = outline.vertices[first_of_each(np.floor(outline.vertices / spacing).astype(int))]
     distance, near = _distance(outline, corner, shape, reach + 2.0)
     places = np.stack(np.unravel_index(near, shape), 1) + corner

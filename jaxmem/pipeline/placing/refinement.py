@@ -58,7 +58,9 @@ class Points(NamedTuple):
     log_odds: np.ndarray
 
 
-def refine(tomogram: Tomogram, line: Midline, regions: list[Region], config: Config, run: Run) -> list[Points | None]:
+def refine(
+    tomogram: Tomogram, line: Midline, regions: list[Region], config: Config, run: Run
+) -> tuple[list[Points | None], Config]:
     """Points on each membrane as the tomogram places them; None for a membrane that keeps the points it had.
 
     A round fits a surface to each membrane's points, and learns from what is seen whole what a membrane looks like across. It computes
@@ -70,11 +72,14 @@ def refine(tomogram: Tomogram, line: Midline, regions: list[Region], config: Con
         line, regions: what surfaces are fitted to at first.
         config: `refine` and `fit`.
         run: told what was found; keeps what is finished.
+
+    Returns:
+        The points, and the settings with tilts that were left to the spectrum.
     """
     c, n = config.refine, len(regions)
     placed: list[Points | None] = [None] * n
     if n == 0 or c.rounds == 0:
-        return placed
+        return placed, config
     with run.stage("refinement", 2 * c.rounds * n) as step:
         look = first_look(tomogram.data, tomogram.voxel_size, c, run)
         for r in range(c.rounds):
@@ -96,7 +101,8 @@ def refine(tomogram: Tomogram, line: Midline, regions: list[Region], config: Con
             look = look._replace(noise=residuals.covariance())
     many = sum(p is not None for p in placed)
     run.decide(f"the tomogram places the points of {many} of {n} membranes")
-    return placed
+    low, high, axis = (round(float(angle), 2) for angle in look.wedge)
+    return placed, replace(config, refine=replace(c, tilt_low=low, tilt_high=high, tilt_axis=axis))
 
 
 def fits_of(

@@ -1,11 +1,8 @@
-"""One self-contained HTML page about a run: pictures as data URLs, nothing fetched from anywhere."""
+"""Pictures of a report."""
 
 import base64
-import html
 import io
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,19 +14,10 @@ from jaxmem.types import MEMBRANE, Tomogram
 if TYPE_CHECKING:
     import matplotlib.figure
 
-_STYLE = """
-body{font-family:system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem;color:#1b1b1b;background:#fff}
-img{max-width:100%;height:auto} table{border-collapse:collapse;font-variant-numeric:tabular-nums}
-td,th{padding:.25rem .6rem;border-bottom:1px solid #ddd;text-align:right} th{font-weight:600}
-.warning{background:#fff3cd;border-left:4px solid #d39e00;padding:.5rem .8rem;margin:.4rem 0} pre{overflow:auto;background:#f6f6f6;padding:.8rem}
-.scroll{overflow-x:auto}
-"""
+MOST_SURFACES = 24  # pictures of surfaces in a report
 
 
-_MOST_SURFACES = 24  # pictures of surfaces in a report
-
-
-def _figure(width: float, height: float) -> "matplotlib.figure.Figure":
+def new_figure(width: float, height: float) -> "matplotlib.figure.Figure":
     """An empty figure of so many inches; matplotlib is loaded here, when a report is made."""
     from matplotlib.figure import Figure
 
@@ -43,7 +31,8 @@ def _colours() -> np.ndarray:
     return colormaps["tab10"](np.arange(10))
 
 
-def _png(figure: "matplotlib.figure.Figure") -> str:
+def as_png(figure: "matplotlib.figure.Figure") -> str:
+    """A PNG of a figure, in base 64."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=80)
     return base64.b64encode(buffer.getvalue()).decode("ascii")
@@ -84,7 +73,7 @@ def slices_figure(tomogram: Tomogram, semantic: Any, labels: Any, most: int = 4)
     chosen = _chosen(labels, most)
     ratio = data.shape[1] / data.shape[2]
     several = len(chosen) > 1
-    figure = _figure(3.2 * len(chosen) if several else 5.0, 3 * 3.2 * ratio * (1.0 if several else 1.5))
+    figure = new_figure(3.2 * len(chosen) if several else 5.0, 3 * 3.2 * ratio * (1.0 if several else 1.5))
     for column, z in enumerate(chosen):
         near = slice(max(0, z - 1), z + 2)
         image = np.asarray(data[near], np.float32).mean(0)
@@ -109,7 +98,7 @@ def groups_figure(tomogram: Tomogram, groups: Any, labels: Any, most: int = 3) -
     number = np.repeat(np.arange(len(groups.members)) + 1, [len(m) for m in groups.members])
     rows = ("regions", groups.points, groups.region), ("membranes", members, number)
     colours = _colours()
-    figure = _figure(4.2 * max(len(chosen), 2), 2 * 4.2 * data.shape[1] / data.shape[2] + 0.4)
+    figure = new_figure(4.2 * max(len(chosen), 2), 2 * 4.2 * data.shape[1] / data.shape[2] + 0.4)
     for row, (title, points, of) in enumerate(rows):
         for column, z in enumerate(chosen):
             axes = figure.add_subplot(2, len(chosen), row * len(chosen) + column + 1)
@@ -130,7 +119,7 @@ def side_figure(tomogram: Tomogram, labels: Any, membranes: Sequence) -> "matplo
     data = tomogram.data
     y = int(membranes[0].mesh.vertices[:, 1].mean()) if len(membranes) else data.shape[1] // 2
     y = min(max(y, 0), data.shape[1] - 1)
-    figure = _figure(10.0, max(2.0, 10 * data.shape[0] / data.shape[2]))
+    figure = new_figure(10.0, max(2.0, 10 * data.shape[0] / data.shape[2]))
     axes = figure.add_subplot(1, 1, 1)
     _grey(axes, np.asarray(data[:, max(0, y - 1) : y + 2], np.float32).mean(1))
     _outlines(axes, labels[:, y])
@@ -175,7 +164,7 @@ def _from_the_side(
     return image, (low[0], low[0] + columns * size, low[1], low[1] + rows * size)
 
 
-def surfaces_figure(membranes: Sequence, voxel_size: float, most: int = _MOST_SURFACES) -> "matplotlib.figure.Figure":
+def surfaces_figure(membranes: Sequence, voxel_size: float, most: int = MOST_SURFACES) -> "matplotlib.figure.Figure":
     """The first surfaces, at most `most`, seen from the side (x to the right, z up), coloured by the standard deviation of its position in A."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
@@ -184,7 +173,7 @@ def surfaces_figure(membranes: Sequence, voxel_size: float, most: int = _MOST_SU
     columns = min(4, len(membranes))
     rows = -(-len(membranes) // columns)
     width = 3.2 * columns + 1.4  # inches, of which 1.4 are the scale's
-    figure = _figure(width, 3.0 * rows)
+    figure = new_figure(width, 3.0 * rows)
     top = max(float(np.percentile(m.mesh.sigma, 99)) for m in membranes) * voxel_size
     norm = Normalize(0.0, max(top, 1e-6))
     paint = ScalarMappable(norm, "viridis")
@@ -210,49 +199,40 @@ def surfaces_figure(membranes: Sequence, voxel_size: float, most: int = _MOST_SU
     return figure
 
 
-def write_report(
-    path: Path, result: Any, tomogram: Tomogram, rows: list[dict[str, Any]], manifest: dict[str, Any]
-) -> None:
-    """Write the page.
+def slice_figure(scores: dict[str, Any]) -> "matplotlib.figure.Figure":
+    """Dice of each slice and of what the network says by itself (paper, Fig. 21)."""
+    figure = new_figure(6.0, 3.0)
+    axes = figure.add_subplot()
+    z = [row["slice"] for row in scores["slices"]]
+    axes.plot(z, [row["dice"] for row in scores["slices"]], label="surfaces")
+    axes.plot(z, [row["network_dice"] for row in scores["slices"]], label="network alone")
+    axes.set(xlabel="slice", ylabel="Dice", ylim=(0, 1))
+    axes.legend()
+    figure.tight_layout()
+    return figure
 
-    Arguments:
-        path: HTML file.
-        result: of `pipeline.segment` or `fit_mask`.
-        tomogram: the input.
-        rows: the table of membranes, as in `membranes.csv`.
-        manifest: the run's manifest.
-    """
-    tomogram = tomogram if tomogram.data.ndim == 3 else tomogram._replace(data=tomogram.data[None])
-    parts = ["<!doctype html><html lang=en><meta charset=utf-8><title>jaxmem report</title>"]
-    parts += [f"<meta name=viewport content='width=device-width'><style>{_STYLE}</style>"]
-    name = html.escape(str(manifest["input"] or "array"))
-    shape = " x ".join(str(n) for n in tomogram.data.shape[::-1])
-    parts += [f"<h1>{len(rows)} membranes in {name}</h1>"]
-    parts += [f"<p>{shape} voxels of {tomogram.voxel_size:.2f} A; {sum(manifest['seconds'].values()):.0f} s.</p>"]
-    parts += [f"<p class=warning>{html.escape(text)}</p>" for text in result.warnings]
 
-    def picture(figure: "matplotlib.figure.Figure", text: str) -> str:
-        return f"<img alt='{html.escape(text)}' src='data:image/png;base64,{_png(figure)}'><p>{html.escape(text)}</p>"
+def neighbours_figure(scores: dict[str, Any]) -> "matplotlib.figure.Figure":
+    """How often the largest distance between neighbouring slices is how large (paper, Fig. 13)."""
+    figure = new_figure(6.0, 3.0)
+    axes = figure.add_subplot()
+    parts = scores["neighbouring_slices"]
+    top = max([1.0, *(d for part in parts.values() for d in part["distances"])])
+    for name, label in (("network", "network alone"), ("surfaces", "surfaces")):
+        axes.hist(parts[name]["distances"], bins=np.linspace(0.0, top, 25).tolist(), alpha=0.6, label=label)
+    axes.set(xlabel="voxels", ylabel="pairs of slices")
+    axes.legend()
+    figure.tight_layout()
+    return figure
 
-    parts += ["<h2>Slices</h2>", picture(slices_figure(tomogram, result.semantic, result.labels),
-              "Top: the data. Middle: what the network calls membrane. Bottom: the fitted membranes.")]  # fmt: skip
-    if len(result.groups.points):
-        parts += ["<h2>From pixels to membranes</h2>", picture(groups_figure(tomogram, result.groups, result.labels),
-                  "Middles of what the network calls membrane, one colour for each region (top), and the points that surfaces were "
-                  "fitted to, one colour for each membrane (bottom): what is gone was dropped, what is new was recovered.")]  # fmt: skip
-    if tomogram.data.shape[0] > 5:
-        parts += ["<h2>From the side</h2>", picture(side_figure(tomogram, result.labels, result.membranes),
-                  "The beam runs from top to bottom; caps are inferred where nothing is visible.")]  # fmt: skip
-    if rows:
-        parts += ["<h2>Surfaces</h2>", picture(surfaces_figure(result.membranes, tomogram.voxel_size),
-                  "Standard deviation of the surface's position along its normal"
-                  + (f"; the first {_MOST_SURFACES} membranes." if len(rows) > _MOST_SURFACES else "."))]  # fmt: skip
-        head = "".join(f"<th>{html.escape(c)}</th>" for c in rows[0])
-        body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(str(v))}</td>" for v in row.values()) + "</tr>" for row in rows
-        )
-        parts += [f"<h2>Membranes</h2><div class=scroll><table><tr>{head}</tr>{body}</table></div>"]
-    decisions = "".join(f"<li>{html.escape(text)}</li>" for text in result.decisions)
-    parts += [f"<h2>What was decided</h2><ol>{decisions}</ol>"]
-    parts += [f"<h2>Settings and times</h2><pre>{html.escape(json.dumps(manifest, indent=2))}</pre></html>"]
-    path.write_text("\n".join(parts), encoding="utf-8")
+
+def reliability_figure(scores: dict[str, Any]) -> "matplotlib.figure.Figure":
+    """Share of the truth within intervals of each level; on the line where error bars are right."""
+    figure = new_figure(3.4, 3.2)
+    axes = figure.add_subplot()
+    levels = [float(level) for level in scores["reliability"]]
+    axes.plot([0, 1], [0, 1], color="0.7")
+    axes.plot(levels, list(scores["reliability"].values()), marker="o")
+    axes.set(xlabel="level of the interval", ylabel="share within", xlim=(0, 1), ylim=(0, 1))
+    figure.tight_layout()
+    return figure
