@@ -14,8 +14,7 @@ import numpy as np
 from record import recorded
 from scipy.spatial import cKDTree
 
-from jaxmem.grouping import describe, midline
-from jaxmem.grouping.select import is_closed
+from jaxmem.grouping import describe, is_closed, midline
 from jaxmem.io import as_instances, read_mrc
 from jaxmem.metrics import distance_to_surface
 from jaxmem.pipeline.masks import band_thickness

@@ -43,8 +43,7 @@ from scipy.stats import norm
 from skimage.measure import find_contours
 
 from jaxmem import anchors, gp, levelset, surface
-from jaxmem.grouping import describe, midline
-from jaxmem.grouping.select import is_closed
+from jaxmem.grouping import describe, is_closed, midline
 from jaxmem.io import as_instances, read_mrc
 from jaxmem.metrics import distance_to_surface
 from jaxmem.pipeline.masks import band_thickness

@@ -62,6 +62,7 @@ def programs_are_dropped():
 WHOLE = {"pipeline", "resume", "cli", "acceptance", "density", "loops", "match", "layout", "batch", "zarr"}
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """Two groups of tests for two processes."""
     for item in items:

@@ -1,181 +1,44 @@
 """From regions to membranes: fragments join the closed surface they lie on, and what is too little to be one is dropped."""
 
-import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int
 
+from jaxmem import gp
 from jaxmem.defaults import FROM_NETWORK
-from jaxmem.grouping.merging import MergeConfig, merge_regions
+from jaxmem.grouping.closing import Closure, close
+from jaxmem.grouping.hypotheses import is_shut, on_blend
+from jaxmem.grouping.merging import MergeConfig
 from jaxmem.grouping.midline import Midline
-from jaxmem.grouping.shape import Shape, describe, directions, distances
+from jaxmem.grouping.resolving import BETTER, ROUND, is_closed, members_of, on_ellipsoid, resolve, within_reach
+from jaxmem.grouping.shape import Shape, describe, distances
 from jaxmem.points import surface_density
 from jaxmem.settings import SelectConfig
 
-_MOST_ARCS = (
-    12  # an open region and those next to it, among which arcs of one membrane are sought; for the time, by hand
-)
-_MOST_ATTEMPTS = (
-    200  # regions looked at before no more are split, or three times those there are; for the time, by hand
-)
 _PER_VOXEL = 1.3  # midline points on a square voxel of surface, or on a voxel of curve (measured)
 
 
 class Region(NamedTuple):
-    """One membrane's points: indices into the midline, its ellipsoid, and whether it closes around a centre."""
+    """One membrane's points.
+
+    Attributes:
+        members: indices into the midline.
+        shape: its ellipsoid.
+        closed: whether it closes around a centre, or as `blend` says.
+        blend: of a closed surface that is no ellipsoid.
+    """
 
     members: Int[np.ndarray, " n"]
     shape: Shape
     closed: bool
+    blend: gp.Blend | None = None
 
-
-def members_of(region: Int[np.ndarray, " n"], many: int = 0) -> list[Int[np.ndarray, " k"]]:
-    """Indices of the points of region 1, of region 2, ..., of `many` or more: in one pass, however many there are; 0 is nobody."""
-    order = np.argsort(region, kind="stable")
-    ends = np.cumsum(np.bincount(region, minlength=many + 1))
-    return [order[a:b] for a, b in itertools.pairwise(ends)]
-
-
-def is_closed(shape: Shape, config: SelectConfig) -> bool:
-    """A surface all around a centre, as far as it can be seen."""
-    axes = np.asarray(shape.ellipse.semi_axes)
-    # a flat disc of stray points covers an ellipsoid, too
-    solid = axes.min() >= max(3.0, config.least_aspect * axes.max())
-    fits = bool(solid) and shape.sigma <= max(2.0, 0.12 * float(axes.min()))
-    least_seen = config.least_seen if len(axes) == 3 else config.least_seen_slice
-    covered = shape.seen >= least_seen and shape.expected >= config.least_expected
-    return fits and covered and shape.radial >= config.least_radial
-
-
-def _on(shape: Shape, points: np.ndarray, normals: np.ndarray, tolerance: float) -> np.ndarray:
-    near = np.abs(distances(shape.ellipse, points)) <= tolerance + 2.0 * shape.sigma
-    return near & (np.abs((directions(shape.ellipse, points) * normals).sum(1)) > 0.6)
-
-
-def _within(shape: Shape, points: np.ndarray, tolerance: float) -> float:
-    """Share of points in a ball around an ellipsoid. Points on the ellipsoid are in it, so this is a quick upper bound of their share."""
-    reach = 1.2 * float(np.max(shape.ellipse.semi_axes)) + tolerance + 2.0 * shape.sigma
-    return float((((points - shape.ellipse.centre) ** 2).sum(1) <= reach**2).mean())
-
-
-def _split(
-    line: Midline,
-    index: np.ndarray,
-    volume_shape: tuple[int, ...],
-    least: float,
-    most_sigma: float,
-    config: SelectConfig,
-):
-    """Two ellipsoids for a region that one does not fit: alternate between assigning points and fitting.
-
-    Returns the two parts, or None unless at least one of them is a closed membrane, whose points agree with its ellipsoid
-    within `most_sigma`: an open sheet is left whole.
-    """
-    points, normals = line.points[index], line.normals[index]
-    centred = points - points.mean(0)
-    axis = np.linalg.svd(centred[:: max(1, len(index) // 4096)], full_matrices=False)[2][0]
-    side = centred @ axis > np.median(centred @ axis)
-    for _ in range(8):
-        if min(side.sum(), (~side).sum()) < 0.5 * least:
-            return None
-        shapes = [describe(points[part], normals[part], volume_shape) for part in (~side, side)]
-        # how far off, in voxels; a normal that disagrees counts as three more
-        off = [
-            np.abs(distances(s.ellipse, points))
-            + 3.0 * (1.0 - np.abs((directions(s.ellipse, points) * normals).sum(1)))
-            for s in shapes
-        ]
-        new = off[1] < off[0]
-        if (new == side).mean() > 0.999:
-            break
-        side = new
-    pairs = zip(shapes, (~side, side))
-    if not any(is_closed(s, config) and part.sum() >= least and s.sigma < most_sigma for s, part in pairs):
-        return None
-    return index[~side], index[side]
-
-
-def _arcs_of_one(line, queue, volume_shape, least, config, report) -> list[np.ndarray]:
-    """Join open regions that only together make a closed membrane: arcs too far apart for merging."""
-    queue = sorted(queue, key=lambda index: -len(index))
-    large = [index for index in queue if len(index) >= 0.5 * least]
-    small = queue[len(large) :]
-    shapes = [describe(line.points[i], line.normals[i], volume_shape) for i in large]
-    settled = [i for i, s in zip(large, shapes) if is_closed(s, config)]
-    arcs = [(i, s, line.points[i].mean(0)) for i, s in zip(large, shapes) if not is_closed(s, config)]
-    k = 0
-    while k < len(arcs):
-        index, shape, middle = arcs[k]
-        best = None
-        for other in _next_to(middle, [arc[2] for arc in arcs[k + 1 :]], k + 1):
-            both = np.concatenate([index, arcs[other][0]])
-            joint = describe(line.points[both], line.normals[both], volume_shape)
-            on = _on(joint, line.points[both], line.normals[both], config.tolerance)
-            more = joint.seen > max(shape.seen, arcs[other][1].seen) + 0.1
-            fair = min(on[: len(index)].mean(), on[len(index) :].mean()) >= 0.4
-            if is_closed(joint, config) and more and fair and (best is None or on.mean() > best[0]):
-                best = on.mean(), other, both
-        if best is None or best[0] < 0.6:
-            k += 1
-            continue
-        report(f"regions of {len(index)} and {len(arcs[best[1]][0])} points are arcs of one membrane")
-        settled.append(best[2])
-        del arcs[best[1]], arcs[k]
-    return settled + [index for index, *_ in arcs] + small
-
-
-def _next_to(middle: np.ndarray, others: list[np.ndarray], first: int) -> list[int]:
-    """Which of the other arcs' middles are closest to an arc's, in their order, counted from `first`."""
-    if len(others) < _MOST_ARCS:
-        return list(range(first, first + len(others)))
-    away = np.linalg.norm(np.stack(others) - middle, axis=1)
-    return sorted((first + np.argsort(away, kind="stable")[: _MOST_ARCS - 1]).tolist())
-
-
-def _resolve(
-    line, region, volume_shape, voxel_size, least, config, merge, report
-) -> dict[int, tuple[np.ndarray, Shape]]:
-    """Regions as one closed surface each, where that can be had: arcs are joined, mixed regions split, strays let go."""
-    queue = members_of(region)
-    queue = _arcs_of_one(line, queue, volume_shape, least, config, report)
-    settled: list[tuple[np.ndarray, Shape]] = []
-    attempts, most = 0, max(_MOST_ATTEMPTS, 3 * sum(len(index) >= 0.5 * least for index in queue))
-    while queue:
-        index = queue.pop(0)
-        if len(index) < 0.5 * least:
-            continue
-        shape = describe(line.points[index], line.normals[index], volume_shape)
-        attempts += 1
-        if is_closed(shape, config):
-            off = ~_on(shape, line.points[index], line.normals[index], config.tolerance)
-            mixed = off.mean() > 0.15 and attempts < most
-            parts = _split(line, index, volume_shape, least, 0.8 * shape.sigma, config) if mixed else None
-            if parts is not None:
-                report(f"a region of {len(index)} points was split into {len(parts[0])} and {len(parts[1])}")
-                queue += parts
-                continue
-            if off.sum() >= 0.25 * least and attempts < most:
-                rest = index[off]
-                part = merge_regions(line.points[rest], line.normals[rest], voxel_size, merge)
-                queue += [rest[part == k] for k in range(1, part.max() + 1)]
-                report(f"{off.sum()} points off a closed membrane of {len(index)} were looked at by themselves")
-                index = index[~off]
-                shape = describe(line.points[index], line.normals[index], volume_shape)
-        elif len(index) >= 2 * least and attempts < most:
-            parts = _split(line, index, volume_shape, least, np.inf, config)
-            if parts is not None:
-                report(f"a region of {len(index)} points was split into {len(parts[0])} and {len(parts[1])}")
-                queue += parts
-                continue
-        settled.append((index, shape))
-    # what was let go may be the other half of something
-    known = {index.tobytes(): shape for index, shape in settled}
-    again = _arcs_of_one(line, [index for index, _ in settled], volume_shape, least, config, report)
-    final = [(i, known.get(i.tobytes()) or describe(line.points[i], line.normals[i], volume_shape)) for i in again]
-    final.sort(key=lambda one: -len(one[0]))
-    return dict(enumerate(final, 1))
+    @property
+    def form(self) -> Shape | gp.Blend:
+        """What its surface is expected to be near."""
+        return self.shape if self.blend is None else self.blend
 
 
 def select_membranes(
@@ -209,29 +72,31 @@ def select_membranes(
     least_probability = config.least_open_probability
     if least_probability is None:
         least_probability = FROM_NETWORK["select"]["least_open_probability"]
-    described = _resolve(line, region, volume_shape, voxel_size, least, config, merge or MergeConfig(), report)
+    described = resolve(line, region, volume_shape, voxel_size, least, config, merge or MergeConfig(), report)
     # closed ones, the largest first, take the fragments that lie on them, and are then described again
-    for r, (index, shape) in list(described.items()):
-        if r not in described or shape.radial < config.least_radial or shape.seen < config.least_seen:
+    for r, (index, shape, closure) in list(described.items()):
+        if r not in described or (
+            closure is None and (shape.radial < config.least_radial or shape.seen < config.least_seen)
+        ):
             continue
         joined = [index]
-        for other, (theirs, their_shape) in list(described.items()):
-            if other <= r or is_closed(their_shape, config):
+        for other, (theirs, their_shape, their_closure) in list(described.items()):
+            if other <= r or their_closure is not None or is_closed(their_shape, config):
                 continue
-            if (
-                _within(shape, line.points[theirs], config.tolerance) > 0.7
-                and _on(shape, line.points[theirs], line.normals[theirs], config.tolerance).mean() > 0.7
-            ):
+            if _belongs(line, theirs, shape, closure, config.tolerance):
                 joined.append(theirs)
                 del described[other]
         if len(joined) > 1:
             report(f"{len(joined) - 1} fragments joined to a membrane of {len(index)} points")
             index = np.concatenate(joined)
-            described[r] = index, describe(line.points[index], line.normals[index], volume_shape)
+            shape = describe(line.points[index], line.normals[index], volume_shape)
+            if closure is not None:
+                closure = close(line.points[index], line.normals[index], volume_shape) or closure
+            described[r] = index, shape, closure
 
     found = []
-    for index, shape in described.values():
-        closed = is_closed(shape, config)
+    for index, shape, closure in described.values():
+        closed = closure is not None or is_closed(shape, config)
         density = surface_density(line.points[index])
         probability = float(line.weight[index].mean())
         faint = not closed and probability < least_probability
@@ -239,8 +104,25 @@ def select_membranes(
             reason = f"{len(index)} points, {density:.2f} per voxel, probability {probability:.2f}, seen {shape.seen:.0%} as an ellipsoid"
             report(f"dropped a region at {np.round(line.points[index].mean(0)).astype(int).tolist()}: {reason}")
             continue
-        found.append(Region(np.sort(index), shape, closed))
+        if closure is not None:
+            where = np.round(line.points[index].mean(0)).astype(int).tolist()
+            report(
+                f"the membrane at {where} closes, but not as an ellipsoid: of what would be seen of it "
+                f"{closure.expected:.0%} is there, {2.0 * closure.across:.0f} voxels across"
+            )
+        found.append(Region(np.sort(index), shape, closed, None if closure is None else closure.blend))
     return sorted(found, key=lambda one: -len(one.members))
+
+
+def _belongs(line: Midline, theirs: np.ndarray, shape: Shape, closure: Closure | None, tolerance: float) -> bool:
+    """Whether a fragment lies on a closed membrane."""
+    points, normals = line.points[theirs], line.normals[theirs]
+    if closure is not None:
+        near = ((points >= closure.low - tolerance) & (points <= closure.high + tolerance)).all(1)
+        return near.mean() > 0.7 and bool(on_blend(closure, points, tolerance).mean() > 0.7)
+    return within_reach(shape, points, tolerance) > 0.7 and bool(
+        on_ellipsoid(shape, points, normals, tolerance).mean() > 0.7
+    )
 
 
 def regions_from_instances(
@@ -257,5 +139,11 @@ def regions_from_instances(
         shape = describe(points, line.normals[index], volume_shape)
         # every point is the membrane's own: if many lie deep within the ellipsoid, that is the hole of a ring
         deep = np.abs(distances(shape.ellipse, points)) > 0.4 * np.min(shape.ellipse.semi_axes)
-        found.append(Region(index, shape, is_closed(shape, config) and bool(deep.mean() < 0.05)))
+        round_ = is_closed(shape, config) and bool(deep.mean() < 0.05)
+        closure = None
+        if points.shape[1] == 3 and (not round_ or shape.sigma > ROUND):
+            closure = close(points, line.normals[index], volume_shape)
+            if closure is None or not is_shut(closure, config) or (round_ and closure.sigma > BETTER * shape.sigma):
+                closure = None
+        found.append(Region(index, shape, round_ or closure is not None, None if closure is None else closure.blend))
     return found

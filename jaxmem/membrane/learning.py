@@ -17,6 +17,7 @@ STEPS = (12, 4, 4)  # of the optimiser in each round of learning; by hand
 AMPLITUDE = 0.1  # start of a closed membrane's deviation from its ellipsoid, over its reach; of an open one 1; by hand
 _DOUBT = 1.4  # noise of points may be learnt to be larger than its start by this factor; by hand
 _DEGREES = 4.0  # of freedom of the points' Student-t errors
+_HELD = 0.02  # the same of the amplitude about a blend: it stays where it starts
 _LOG_SIGMA = (1.5, 1.0, 1.0)  # of the priors of log amplitude, log noise and log reliability of the anchors; by hand
 
 
@@ -86,8 +87,10 @@ def learn(problem: Problem, least_noise: Scalar, inflation: Scalar, steps: tuple
     kernel, group = problem.kernel, jnp.where(data, 0, 1)
     sigma, typical = _inflated(problem, inflation)
     lowest = jnp.maximum(inflation * least_noise, 0.8 * typical)
-    anchored = 0.0 * lowest if isinstance(trend, gp.Zero) else lowest
-    log_sigma, ceiling = jnp.array(_LOG_SIGMA, dtype), jnp.array([_DOUBT, 1.0], dtype)
+    anchored = lowest if isinstance(trend, gp.Ellipsoid) else 0.0 * lowest
+    # a blend follows its points, so that these do not tell how far the surface may be from it
+    first = _HELD if isinstance(trend, gp.Blend) else _LOG_SIGMA[0]
+    log_sigma, ceiling = jnp.array([first, *_LOG_SIGMA[1:]], dtype), jnp.array([_DOUBT, 1.0], dtype)
     points = (data & mask).astype(dtype)
 
     def step(state, steps):
@@ -124,13 +127,13 @@ def root_mean_square(values: Array, weight: Array) -> Array:
 def _inflated(problem: Problem, inflation: Scalar) -> tuple[Array, Array]:
     """Noise with that of the points inflated, and the points' typical noise.
 
-    An anchor is known no better than the point that it belongs to. One that is offset from an open membrane has only the
+    An anchor is known no better than the point that it belongs to. One that is offset along a normal has only the
     point's own error: the errors that neighbours have in common must not make both sides of the membrane unknown.
     """
     sigma = jnp.where(problem.mask, problem.sigma, 1.0)
     points = (problem.data & problem.mask).astype(sigma.dtype)
     typical = jnp.maximum(root_mean_square(inflation * sigma, points), 1e-6)
-    shared = typical / inflation if isinstance(problem.trend, gp.Zero) else typical
+    shared = typical if isinstance(problem.trend, gp.Ellipsoid) else typical / inflation
     return jnp.where(problem.data, inflation * sigma, jnp.sqrt(sigma**2 + shared**2)), typical
 
 
@@ -167,7 +170,7 @@ def solve(
     variance = (_DEGREES + 3.0) / (_DEGREES + 1.0)
     noise = bars * jnp.where(problem.data, learned.noise * sigma * jnp.sqrt(variance / weight), learned.trust * sigma)
     kernel, trend = eqx.tree_at(lambda k: k.variance, first.kernel, bars**2 * first.kernel.variance), first.trend
-    if isinstance(trend, gp.Ellipsoid):
+    if isinstance(trend, gp.Ellipsoid | gp.Blend):
         trend = eqx.tree_at(lambda t: t.sigma, trend, bars * trend.sigma)
     prior = gp.Prior(kernel, trend)
     if len(x) <= exact:

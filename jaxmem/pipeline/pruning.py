@@ -49,10 +49,10 @@ def slice_ellipses(line: Midline, regions: list[Region], config: Config, run: Ru
         run: told how far it is.
 
     Returns:
-        Of each closed region, by its place among the regions. None in two dimensions, where no membrane closes, or where the
+        Of each closed region that is about an ellipsoid, by its place among the regions. None in two dimensions, where no membrane closes, or where the
         stage is turned off.
     """
-    closed = [k for k, region in enumerate(regions) if region.closed]
+    closed = [k for k, region in enumerate(regions) if region.closed and region.blend is None]
     if line.points.shape[1] != 3 or not config.ellipse.enabled or not closed:
         return None
     planes = line.voxels[:, 0]

@@ -48,7 +48,9 @@ def surfaces(
             if membrane is not None and (extracted := extract(membrane, volume_shape, config.fit)) is not None:
                 mesh, field = extracted
                 seen = cloud(line, regions[k], placed[k], membrane.noise, config.fit)
-                evidence = weigh(seen, (slices or {}).get(k), mesh) if regions[k].closed else None
+                evidence = (
+                    weigh(seen, (slices or {}).get(k), mesh) if regions[k].closed and regions[k].blend is None else None
+                )
                 surface = membrane.surface if keep else None
                 result = MembraneResult(mesh, len(membrane.points), membrane.noise, evidence, surface)
                 one = result, paint(mesh, field, half, volume_shape)

@@ -139,6 +139,7 @@ class SelectConfig:
         least_seen, least_seen_slice: share of a closed membrane's directions that must have points; the same in a single
             slice, where no missing wedge excuses a gap.
         least_expected: the same among directions where it ought to show.
+        least_shut: share that must be there of what would be seen of a closed membrane that is no ellipsoid, by area.
         least_radial: median |cos| between the points' normals and the ellipsoid's.
         least_aspect: shortest over longest semi-axis of a closed membrane; the shortest is at least 3 voxels.
         least_open_probability: mean smoothed probability along an open membrane. None: 0.5; of a mask, which has no probability, 0.
@@ -154,6 +155,7 @@ class SelectConfig:
     least_seen: float = 0.25
     least_seen_slice: float = 0.5
     least_expected: float = 0.55
+    least_shut: float = 0.75
     least_radial: float = 0.8
     least_aspect: float = 0.2
     least_open_probability: float | None = None
@@ -163,6 +165,15 @@ class SelectConfig:
     def __post_init__(self):
         not_negative("select", self, "least_area", "least_open_area", "least_length", "least_open_length")
         not_negative("select", self, "least_density")
-        shares("select", self, "least_seen", "least_seen_slice", "least_expected", "least_radial", "least_aspect")
+        shares(
+            "select",
+            self,
+            "least_shut",
+            "least_seen",
+            "least_seen_slice",
+            "least_expected",
+            "least_radial",
+            "least_aspect",
+        )
         shares("select", self, "least_open_probability")
         positive("select", self, "tolerance")

@@ -1,6 +1,6 @@
 """Batches of membranes: their points are chosen on the host, and all of one padded size are fitted by one program."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial import cKDTree
 
+from jaxmem import gp
 from jaxmem.defaults import FROM_NETWORK, decided, known
 from jaxmem.grouping.shape import Shape
 from jaxmem.membrane import EXACT_ROWS, LEARN_ROWS, Problem, Surface, learn, solve
@@ -62,7 +63,7 @@ solve_batch = jax.jit(jax.vmap(solve, (0, 0, None, None, None)), static_argnums=
 def fit_membranes(
     points: list[np.ndarray],
     normals: list[np.ndarray],
-    shapes: list[Shape],
+    shapes: Sequence[Shape | gp.Blend],
     closed: list[bool],
     config: FitConfig | None = None,
 ) -> list[Membrane | None]:
@@ -70,7 +71,7 @@ def fit_membranes(
 
     Arguments:
         points, normals: per membrane, (n_i, d) in voxels.
-        shapes: per membrane, from `shape.describe`.
+        shapes: per membrane, from `shape.describe`, or a blend for a closed one that is no ellipsoid.
         closed: per membrane.
         config: options; what is left open is decided as for a network's points.
 
@@ -86,7 +87,7 @@ def fit_membranes(
 def fit_each(
     points: list[np.ndarray],
     normals: list[np.ndarray],
-    shapes: list[Shape],
+    shapes: Sequence[Shape | gp.Blend],
     closed: list[bool],
     config: FitConfig | None = None,
     wanted: Iterable[int] | None = None,

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,8 +13,10 @@ from scipy.spatial.distance import cdist
 from jaxmem import anchors as anc
 from jaxmem import gp
 from jaxmem.defaults import known
+from jaxmem.grouping.closing import blend_of, values_of
 from jaxmem.grouping.shape import Shape
 from jaxmem.membrane import AMPLITUDE, Problem
+from jaxmem.numerics import map_rows, unit_rows
 from jaxmem.points import evenly, first_of_each, orient, roughness
 from jaxmem.settings import FitConfig
 
@@ -21,10 +24,18 @@ _NEIGHBOURHOOD = 4.0  # voxels within which a point's company is counted
 _COMPANY = 0.35  # a point with less than this share of the median company is a stray one; not tuned
 _OPEN_ANCHORS = 460  # points of an open membrane with anchors: 920 rows, within an exact fit; not tuned
 _LENGTH = 30.0  # voxels over which errors that points share fade; chosen by trial, see docs/decisions.md
+_WHOLE = 0.5  # of the variance of shared errors, what the whole membrane shares; by hand
+_ANGLES = 6  # of normals, at which what the whole membrane shares is told apart; by hand
+_SLANT = 0.3  # of the |component along the beam| of normals, over which shared errors fade; by hand
 _CENTRES = 128  # of what points share, at most: a larger membrane shares it over longer distances
 _OPEN_FEW = 64  # where the points' errors are known
+_DEEP = 0.4  # of half the distance across, for the anchors of a closed membrane that is no ellipsoid
+_WIDE = 5.0  # R over the size of a closed membrane, where the membrane is a sphere
 _RAYS = 8  # that get anchors where the points' errors are known: an anchor repeats its point's error, as if it were seen twice
 BETWEEN = 0.4  # anchors of an open membrane go at most this share of the way to the next membrane
+
+
+_slopes = jax.jit(jax.vmap(lambda point, blend: jax.grad(blend.value)(point), (0, None)))
 
 
 class Errors(NamedTuple):
@@ -87,31 +98,64 @@ def _thinned(points: np.ndarray, normals: np.ndarray, config: FitConfig) -> tupl
     return data, normals, noise * facing / np.median(facing)
 
 
-def _alike(points: np.ndarray, shared: np.ndarray) -> np.ndarray:
-    """(n, `_CENTRES`) errors that fade with the distance between points: covariance about exp(-d^2 / (2 `_LENGTH`^2))."""
-    apart = len(first_of_each(np.floor(points / (0.7 * _LENGTH)).astype(int)))
-    centres = points[evenly(points, min(apart, _CENTRES))]
-    gap = cKDTree(centres).query(points, k=min(2, len(centres)))[0].reshape(len(points), -1)[:, -1]
-    length = max(_LENGTH, float(np.median(gap)))
-    basis = np.exp(-cdist(points, centres, "sqeuclidean") / length**2)
-    basis *= (shared / np.sqrt((basis**2).sum(1)))[:, None]
-    return np.pad(basis, ((0, 0), (0, _CENTRES - len(centres))))
+def _alike(points: np.ndarray, facing: np.ndarray, shared: np.ndarray) -> np.ndarray:
+    """(n, `_CENTRES`) errors that points share which are near one another and as slanted.
+
+    One part of the variance fades with the distance, the other is the whole membrane's; both fade as points are differently slanted, for
+    nobody knows how the error depends on that.
+
+    Arguments:
+        points: voxels.
+        facing: |component along the beam| of their normals.
+        shared: standard deviations, voxels.
+    """
+    angles = np.exp(-((facing[:, None] - np.linspace(0.0, 1.0, _ANGLES)) ** 2) / _SLANT**2)
+    place = np.concatenate([points / _LENGTH, facing[:, None] / _SLANT], 1)
+    apart = len(first_of_each(np.floor(place / 0.7).astype(int)))
+    centres = place[evenly(place, min(apart, _CENTRES - _ANGLES))]
+    gap = cKDTree(centres).query(place, k=min(2, len(centres)))[0].reshape(len(points), -1)[:, -1]
+    basis = np.exp(-cdist(place, centres, "sqeuclidean") / max(1.0, float(np.median(gap))) ** 2)
+    basis = np.pad(basis, ((0, 0), (0, _CENTRES - _ANGLES - len(centres))))
+    parts = [
+        np.sqrt(share) * a / np.sqrt((a**2).sum(1, keepdims=True))
+        for a, share in ((basis, 1.0 - _WHOLE), (angles, _WHOLE))
+    ]
+    return shared[:, None] * np.concatenate(parts, 1)
 
 
-def prepare(points, normals, errors, shape: Shape, closed: bool, others, config: FitConfig) -> Prepared:
+def _blend(
+    points: np.ndarray, normals: np.ndarray, noise: np.ndarray, earlier: gp.Blend
+) -> tuple[gp.Blend, np.ndarray]:
+    """A blend of better points than the earlier one's, and their normals, outwards."""
+    slope = map_rows(_slopes, points, rest=(earlier,))
+    facing = unit_rows(np.asarray(normals, float))
+    facing = np.where((slope * facing).sum(1, keepdims=True) < 0, -facing, facing)
+    blend = blend_of(points, facing, float(earlier.radius), float(earlier.size), noise)
+    return jax.tree.map(np.float64, blend), facing
+
+
+def prepare(points, normals, errors, shape: Shape | gp.Blend, closed: bool, others, config: FitConfig) -> Prepared:
     """Choose the points to condition on, if their errors are not known yet; add the anchors, and centre everything.
 
     Arguments:
         points, normals: (n, d) voxels.
         errors: of the points, if they are known; all of them are then used.
-        shape: from `shape.describe`.
+        shape: from `shape.describe`; or a blend, which is made anew from the points.
         closed: whether the membrane closes around a centre.
         others: points of other membranes that are near, for an open one.
         config: options.
     """
     d = points.shape[1]
     data, normals, noise = _thinned(points, normals, config) if errors is None else (points, normals, errors.sigma)
-    if closed:
+    blend = None
+    if isinstance(shape, gp.Blend):
+        spread = noise if errors is None else np.hypot(noise, errors.shared)
+        blend, normals = _blend(data, normals, spread, shape)
+        extra = _anchors_open(data, normals, None, _OPEN_FEW, min(config.offset, _DEEP * float(blend.size)))
+        extra = extra._replace(
+            values=np.float64(values_of(blend, np.asarray(extra.points)))
+        )  # no distance, but near it
+    elif closed and isinstance(shape, Shape):
         extra = _anchors_closed(data, shape, config.rays if errors is None else _RAYS, config.alpha)
     else:
         extra = _anchors_open(
@@ -122,7 +166,10 @@ def prepare(points, normals, errors, shape: Shape, closed: bool, others, config:
     y = np.concatenate([np.zeros(len(data)), np.asarray(extra.values)])
     sigma = np.concatenate([noise, np.asarray(extra.sigma)])
     is_data = np.arange(len(x)) < len(data)
-    if closed:
+    if blend is not None:
+        reach = float(blend.size) + 2.0
+        low, high = x[is_data].min(0) - reach, x[is_data].max(0) + reach
+    elif closed and isinstance(shape, Shape):
         around = np.asarray(anc.by_ellipsoid(shape.ellipse, 64, alpha=config.alpha).points) - centre
         low, high = np.minimum(x.min(0), around.min(0)) - 1.0, np.maximum(x.max(0), around.max(0)) + 1.0
     else:
@@ -131,13 +178,23 @@ def prepare(points, normals, errors, shape: Shape, closed: bool, others, config:
     reach = float(np.linalg.norm(x, axis=1).max())
     R = gp.valid_radius(gp.Cubic if d == 3 else gp.ThinPlate, np.concatenate([x, corners]))
     trend: gp.Trend = gp.Zero()
-    if closed:
+    variance = (AMPLITUDE * reach if closed else reach) ** 2
+    if blend is not None:
+        trend = eqx.tree_at(
+            lambda b: (b.centres, b.middle, b.sigma),
+            blend,
+            (blend.centres - centre, blend.middle - centre, np.float64(config.shape_sigma)),
+        )
+        # as rough, over its size, as what deviates from an ellipsoid: the kernel's roughness is 2 variance (r / R)^3
+        variance = (AMPLITUDE * float(blend.size)) ** 2 * (R / (_WIDE * float(blend.size))) ** 3
+    elif closed and isinstance(shape, Shape):
         ellipse = shape.ellipse._replace(centre=shape.ellipse.centre - centre)
         trend = gp.Ellipsoid(ellipse, jnp.asarray(config.shape_sigma))
-    variance = (AMPLITUDE * reach if closed else reach) ** 2
     real = np.ones(len(x), bool)
     alike = np.zeros((len(x), 0)) if errors is None else np.zeros((len(x), _CENTRES))
     if errors is not None:
-        alike[: len(data)] = _alike(data, errors.shared)
+        shared = _alike(data, np.abs(unit_rows(np.asarray(normals, float))[:, 0]), errors.shared)
+        # an anchor is as wrong as the point it was made from
+        alike = np.concatenate([shared, shared[cKDTree(data).query(np.asarray(extra.points))[1]]])
     problem = Problem(x, y, sigma, is_data, real, np.float64(variance), np.float64(R), trend, alike)  # type: ignore[arg-type]
     return Prepared(problem, centre, low + centre, high + centre)

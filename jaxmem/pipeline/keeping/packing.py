@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from jaxmem import ellipse as ell
+from jaxmem import gp
 from jaxmem.grouping import Midline, Region
 from jaxmem.grouping.shape import Shape
 from jaxmem.pipeline.keeping.pieces import Piece, Pieces
@@ -52,22 +53,27 @@ def pack_regions(regions: list[Region]) -> Piece:
     """Regions: their members one after another, and what describes them."""
     leaves = [jax.tree.leaves(r.shape) for r in regions]
     members = [r.members for r in regions]
+    blends = [r.blend for r in regions if r.blend is not None]
     piece = {f"shape_{k}": np.stack(column) for k, column in enumerate(zip(*leaves))}
     return piece | {
         "members": np.concatenate([np.zeros(0, int), *members]).astype(np.int64),
         "counts": np.array([len(m) for m in members], int),
         "closed": np.array([r.closed for r in regions], bool),
+        "blended": np.array([r.blend is not None for r in regions], bool),
+        **{f"blend_{name}": np.stack([np.asarray(getattr(b, name)) for b in blends]) for name in _BLEND if blends},
     }
 
 
 def unpack_regions(piece: Piece) -> list[Region]:
     """The inverse of `pack_regions`."""
     members = np.split(piece["members"], np.cumsum(piece["counts"]))
-    regions = []
+    regions: list[Region] = []
+    place = np.cumsum(piece["blended"]) - 1
     for k, closed in enumerate(piece["closed"].tolist()):
         centre, axes, turn, *numbers = (piece[f"shape_{i}"][k] for i in range(3 + len(Shape._fields) - 1))
+        blend = gp.Blend(**{name: piece[f"blend_{name}"][place[k]] for name in _BLEND}) if piece["blended"][k] else None
         ellipse = (ell.Ellipse if len(axes) == 2 else ell.Ellipsoid)(centre, axes, turn)
-        regions.append(Region(members[k], Shape(ellipse, *map(float, numbers)), closed))
+        regions.append(Region(members[k], Shape(ellipse, *map(float, numbers)), closed, blend))
     return regions
 
 
@@ -124,6 +130,9 @@ def unpack_membrane(piece: Piece) -> tuple[MembraneResult, Paint] | None:
         evidence = Evidence(ellipses, ellipsoid, gp, piece["semi_axes"])  # type: ignore[arg-type]
     paint = Paint(*(piece[f"paint_{name}"] for name in Paint._fields))
     return MembraneResult(mesh, int(piece["points"]), float(piece["noise"]), evidence, None), paint
+
+
+_BLEND = ("centres", "coefficients", "radius", "sigma", "size", "frame", "middle")  # arrays of a blend
 
 
 class Stored(Sequence[MembraneResult]):

@@ -113,7 +113,7 @@ def fits_of(
     wanted: Sequence[int],
 ) -> Iterator[tuple[int, Membrane | None]]:
     """Membranes fitted to their points, those that were not placed by the density first; see `fit_each`."""
-    shapes, closed = [r.shape for r in regions], [r.closed for r in regions]
+    shapes, closed = [r.form for r in regions], [r.closed for r in regions]
     points = [line.points[r.members] if p is None else p.points for r, p in zip(regions, placed)]
     normals = [line.normals[r.members] if p is None else p.normals for r, p in zip(regions, placed)]
     errors = [Errors(np.zeros(0), np.zeros(0)) if p is None else Errors(p.sigma, p.shared) for p in placed]
