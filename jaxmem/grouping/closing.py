@@ -18,6 +18,7 @@ from jaxmem.points import evenly, orient
 
 CENTRES = 64  # neighbourhoods of a blend
 _MOST = 1024  # points from which a closure is made
+_FEW = 256  # points at which winding numbers and distances across are looked at
 _SIGMA = 0.2  # relative standard deviation of the blend's parameters, as of an ellipsoid's (`FitConfig.shape_sigma`)
 _LINK = 2.0  # spacings within which points are of one sheet
 _ALONG = 0.6  # |sine| of the way to a neighbour out of the sheet, at most; and least |cos| of their normals
@@ -83,7 +84,7 @@ _of_blend = jax.jit(gp.fit_blend)
 
 def values_of(blend: gp.Blend, points: np.ndarray) -> np.ndarray:
     """The blend at many points, voxels."""
-    return map_rows(_values, points.astype(np.float32), rest=(blend,))
+    return map_rows(_values, points.astype(np.float32), rest=(blend,), smallest=1024)
 
 
 def outwards(
@@ -140,15 +141,17 @@ def _round(at: np.ndarray, points: np.ndarray, normals: np.ndarray, area: float)
     padded, mask = pad_to(points.astype(np.float32), _MOST)
     facing, _ = pad_to(normals.astype(np.float32), _MOST)
     weight = np.where(mask, np.float32(area), np.float32(0.0))
-    return float(map_rows(_windings, at.astype(np.float32), rest=(padded, facing, weight)).mean())
+    at = at[evenly(at, _FEW)].astype(np.float32)
+    return float(map_rows(_windings, at, rest=(padded, facing, weight), smallest=_FEW).mean())
 
 
 def half_across(points: Float[np.ndarray, "n 3"], normals: Float[np.ndarray, "n 3"]) -> float:
     """Half the median distance to the other side along the normals, inwards, voxels; NaN where few points have another side."""
-    away = points[None] - points[:, None]
+    some = evenly(points, _FEW)
+    away = points[None] - points[some][:, None]
     distance = np.linalg.norm(away, axis=-1)
-    inward = -(away * normals[:, None]).sum(-1)
-    opposite = (inward > _OPPOSITE * distance) & (normals @ normals.T < -0.3) & (distance > 0)
+    inward = -np.einsum("ijk,ik->ij", away, normals[some])
+    opposite = (inward > _OPPOSITE * distance) & (normals[some] @ normals.T < -0.3) & (distance > 0)
     nearest = np.where(opposite, distance, np.inf).min(1)
     found = np.isfinite(nearest)
     return 0.5 * float(np.median(nearest[found])) if found.mean() >= _ACROSS else float("nan")
