@@ -15,6 +15,7 @@ from skimage.measure import marching_cubes
 from jaxmem import gp
 from jaxmem.numerics import compiled, map_rows, pad_to
 from jaxmem.points import evenly, orient
+from jaxmem.types import Scalar
 
 CENTRES = 64  # neighbourhoods of a blend
 _MOST = 1024  # points from which a closure is made
@@ -23,6 +24,7 @@ _SIGMA = 0.2  # relative standard deviation of the blend's parameters, as of an 
 _LINK = 2.0  # spacings within which points are of one sheet
 _ALONG = 0.6  # |sine| of the way to a neighbour out of the sheet, at most; and least |cos| of their normals
 _OPPOSITE = 0.95  # least cos between the way across and the normal
+_SOFT = 1.5  # spacings over which points are spread where they are looked at from others
 _SOME = 8  # neighbours from which the points' density is taken
 _ACROSS = 0.35  # least share of the points that have others across
 _BORDER = 1.0  # voxels from the volume's border within which nothing need be seen
@@ -56,12 +58,21 @@ class Closure(NamedTuple):
 
 @compiled
 def winding(
-    point: Float[Array, " d"], points: Float[Array, "n d"], normals: Float[Array, "n d"], area: Float[Array, " n"]
+    point: Float[Array, " d"],
+    points: Float[Array, "n d"],
+    normals: Float[Array, "n d"],
+    area: Float[Array, " n"],
+    width: Scalar = 1e-6,
 ) -> Float[Array, ""]:
     """Generalised winding number of an oriented surface about a point: 1 within, 0 without, between where it has gaps.
 
-    Sum over the surface's points of their solid angles over that of the sphere (Jacobson et al. 2013; of points: Barill et al. 2018). Points at
-    the place itself count nothing.
+    Sum over the surface's points of their solid angles over that of the sphere (Jacobson et al. 2013; of points: Barill et al. 2018).
+
+    Arguments:
+        point: voxels; on the surface itself the number is the mean of both sides.
+        points, normals: of the surface; unit normals.
+        area: of each point, voxels^2 (lengths of a curve in two dimensions).
+        width: over which points are spread, voxels: noise of their places does not matter to what is nearer.
 
     Example:
         >>> from jaxmem.points import sphere_directions
@@ -71,13 +82,12 @@ def winding(
     """
     d = point.shape[0]
     away = points - point
-    square = jnp.sum(away**2, 1)
+    square = jnp.sum(away**2, 1) + width**2
     whole = 2.0 * jnp.pi if d == 2 else 4.0 * jnp.pi
-    share = area * jnp.sum(normals * away, 1) / jnp.where(square > 0, square, 1.0) ** (d / 2)
-    return jnp.sum(jnp.where(square > 0, share, 0.0)) / whole
+    return jnp.sum(area * jnp.sum(normals * away, 1) / square ** (d / 2)) / whole
 
 
-_windings = jax.jit(jax.vmap(winding, (0, None, None, None)))
+_windings = jax.jit(jax.vmap(winding, (0, None, None, None, None)))
 _values = jax.jit(jax.vmap(lambda point, blend: blend.value(point), (0, None)))
 _of_blend = jax.jit(gp.fit_blend)
 
@@ -142,7 +152,9 @@ def _round(at: np.ndarray, points: np.ndarray, normals: np.ndarray, area: float)
     facing, _ = pad_to(normals.astype(np.float32), _MOST)
     weight = np.where(mask, np.float32(area), np.float32(0.0))
     at = at[evenly(at, _FEW)].astype(np.float32)
-    return float(map_rows(_windings, at, rest=(padded, facing, weight), smallest=_FEW).mean())
+    return float(
+        map_rows(_windings, at, rest=(padded, facing, weight, np.float32(_SOFT * np.sqrt(area))), smallest=_FEW).mean()
+    )
 
 
 def half_across(points: Float[np.ndarray, "n 3"], normals: Float[np.ndarray, "n 3"]) -> float:
