@@ -45,7 +45,7 @@ class Blend(Trend):
     middle: Float[Array, " d"]
 
     def value(self, point):
-        away = (point - self.centres) / self.radius
+        away = (point[None] - self.centres) / self.radius
         square = jnp.sum(away**2, 1)
         weight = jax.nn.softmax(-2.0 * square)
         return self.radius * jnp.sum(weight * jax.vmap(lambda a, c: terms(a) @ c)(away, self.coefficients))
@@ -101,7 +101,7 @@ def fit_blend(
     slopes = jax.vmap(jax.jacfwd(terms))
 
     def around(centre):
-        x = (points - centre) / radius
+        x = (points - centre[None]) / radius
         weight = trust * jnp.exp(-jnp.sum(x**2, 1))
         value, slope = jax.vmap(terms)(x), slopes(x)
         normal = _ON**2 * jnp.einsum("n,ni,nj->ij", weight, value, value)
@@ -111,7 +111,7 @@ def fit_blend(
         return jnp.linalg.solve(normal + ridge * jnp.eye(len(right), dtype=dtype), right)
 
     middle = jnp.sum(points, 0) / count
-    offset = jnp.where(mask[:, None], points - middle, 0.0)
+    offset = jnp.where(mask[:, None], points - middle[None], 0.0)
     axes = jnp.linalg.eigh(jax.lax.stop_gradient(offset.T @ offset))[1].T
     reach = jnp.maximum(jnp.max(jnp.abs(offset @ axes.T), 0), 1.0)
     return Blend(

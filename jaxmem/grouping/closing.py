@@ -1,21 +1,23 @@
 """Whether points are a closed surface of any shape: which way is out, how far it is across, and how much of what would be seen is there."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
+from scipy import ndimage
+from scipy.interpolate import RBFInterpolator
 from scipy.ndimage import map_coordinates
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 from skimage.measure import marching_cubes
 
-from jaxmem import gp
-from jaxmem.numerics import compiled, map_rows, pad_to
+from jaxmem import gp, levelset
+from jaxmem.numerics import map_rows, pad_to
 from jaxmem.points import evenly, orient
-from jaxmem.types import Scalar
 
 CENTRES = 64  # neighbourhoods of a blend
 _MOST = 1024  # points from which a closure is made
@@ -27,6 +29,11 @@ _OPPOSITE = 0.95  # least cos between the way across and the normal
 _SOFT = 1.5  # spacings over which points are spread where they are looked at from others
 _SOME = 8  # neighbours from which the points' density is taken
 _ACROSS = 0.35  # least share of the points that have others across
+UNSEEN = 4.0  # how many times less well faces are known that no point tells of
+_LYING = 0.6  # |component along the beam| of the thin axis of a lying sac
+_FLAT = 0.5  # its extent along that axis over the next, at most
+_INNER = 0.1  # share of points on an inner wall, at most
+_WIDE = 0.1  # share of its outline that its faces must take, at least
 _BORDER = 1.0  # voxels from the volume's border within which nothing need be seen
 _BEAM = 0.75  # |component along the beam| of a normal beyond which nothing need be seen
 
@@ -56,45 +63,23 @@ class Closure(NamedTuple):
     high: Float[np.ndarray, " 3"]
 
 
-@compiled
-def winding(
-    point: Float[Array, " d"],
-    points: Float[Array, "n d"],
-    normals: Float[Array, "n d"],
-    area: Float[Array, " n"],
-    width: Scalar = 1e-6,
-) -> Float[Array, ""]:
-    """Generalised winding number of an oriented surface about a point: 1 within, 0 without, between where it has gaps.
-
-    Sum over the surface's points of their solid angles over that of the sphere (Jacobson et al. 2013; of points: Barill et al. 2018).
-
-    Arguments:
-        point: voxels; on the surface itself the number is the mean of both sides.
-        points, normals: of the surface; unit normals.
-        area: of each point, voxels^2 (lengths of a curve in two dimensions).
-        width: over which points are spread, voxels: noise of their places does not matter to what is nearer.
-
-    Example:
-        >>> from jaxmem.points import sphere_directions
-        >>> u = sphere_directions(500, 3)
-        >>> round(float(winding(jnp.zeros(3), u, u, jnp.full(500, 4 * jnp.pi / 500))), 3)
-        1.0
-    """
-    d = point.shape[0]
-    away = points - point
-    square = jnp.sum(away**2, 1) + width**2
-    whole = 2.0 * jnp.pi if d == 2 else 4.0 * jnp.pi
-    return jnp.sum(area * jnp.sum(normals * away, 1) / square ** (d / 2)) / whole
-
-
-_windings = jax.jit(jax.vmap(winding, (0, None, None, None, None)))
+_windings = jax.jit(jax.vmap(levelset.winding, (0, None, None, None, None)))
 _values = jax.jit(jax.vmap(lambda point, blend: blend.value(point), (0, None)))
 _of_blend = jax.jit(gp.fit_blend)
 
 
+@jax.jit
+@partial(jax.vmap, in_axes=(0, None))
+def _bends(point, blend):
+    """The largest principal curvature of the blend's level set through a point, 1/voxel."""
+    slope, hessian = jax.grad(blend.value)(point), jax.hessian(blend.value)(point)
+    mean, gauss = levelset.curvatures(slope, hessian)
+    return mean + jnp.sqrt(jnp.maximum(mean**2 - gauss, 0.0))
+
+
 def values_of(blend: gp.Blend, points: np.ndarray) -> np.ndarray:
     """The blend at many points, voxels."""
-    return map_rows(_values, points.astype(np.float32), rest=(blend,), smallest=1024)
+    return map_rows(_values, points.astype(np.float32), rest=(jax.tree.map(np.float32, blend),), smallest=1024)
 
 
 def outwards(
@@ -188,7 +173,13 @@ def close(
     spacing = _spacing(cKDTree(x))
     if not np.isfinite(across) or turned < 0.2:
         return None
-    blend = blend_of(x, n, max(1.2 * across, 2.5 * spacing), across)
+    across = min(across, _bend(x, n, max(3.0 * spacing, 5.0)))
+    radius = max(1.2 * across, 2.5 * spacing)
+    blend = blend_of(x, n, radius, across)
+    flat = faces_of(x, n, across)
+    if flat is not None:
+        noise = np.where(np.arange(len(x) + len(flat[0])) < len(x), 1.0, UNSEEN)
+        blend = blend_of(np.concatenate([x, flat[0]]), np.concatenate([n, flat[1]]), radius, across, noise)
     low, high = x.min(0) - across - 2.0, x.max(0) + across + 2.0
     step = float(np.clip(across / 4.0, max(1.0, (high - low).max() / 64), 4.0))
     count = np.ceil((high - low) / step).astype(int) + 1
@@ -219,6 +210,50 @@ def close(
         blend, float(area[inside & covered].sum() / area[inside].sum()), 1.0 - hidden / float(area[visible].sum()), hidden, sigma,
         across, turned, place[inside].min(0), place[inside].max(0),
     )  # fmt: skip
+
+
+def _bend(points: np.ndarray, normals: np.ndarray, radius: float) -> float:
+    """One over the median of the larger principal curvature, voxels; where that is none, infinity."""
+    blend = blend_of(points, normals, radius, radius)
+    bends = map_rows(_bends, points[evenly(points, _FEW)].astype(np.float32), rest=(blend,), smallest=_FEW)
+    return 1.0 / max(float(np.median(bends)), 1e-9)
+
+
+def faces_of(points: np.ndarray, normals: np.ndarray, size: float) -> tuple[np.ndarray, np.ndarray] | None:
+    """Points on the two faces of a lying sac of which only the rim is seen, and normals, outwards; None of anything else.
+
+    Quadrics go round the rim and back through the middle, as if it were a ring. A ring has a wall on its inner side, which would be seen; a sac
+    has none. As far within the rim's points as it is thick lies the border of the sheet in its middle, which is as flat as this border lets it
+    be; the faces lie as far on both sides.
+
+    Arguments:
+        points, normals: evenly spread; unit normals, outwards.
+        size: half the thickness, voxels.
+    """
+    middle = points.mean(0)
+    spread, axes = np.linalg.eigh(np.cov((points - middle).T))
+    thin, plane = axes[:, 0], axes[:, 1:]
+    if abs(thin[0]) < _LYING or spread[0] > _FLAT**2 * spread[1]:
+        return None
+    flat = (points - middle) @ plane
+    if (((normals @ plane) * flat).sum(1) < -0.3 * np.linalg.norm(flat, axis=1)).mean() > _INNER:
+        return None
+    reach = np.abs(flat).max(0) + 1.0
+    step = max(1.0, float(reach.max()) / 40.0)
+    grid = np.stack(np.meshgrid(*(np.arange(-r - 2 * step, r + 3 * step, step) for r in reach), indexing="ij"), -1)
+    near = cKDTree(flat).query(grid.reshape(-1, 2))[0].reshape(grid.shape[:2])
+    deep = ndimage.binary_fill_holes(near < 2.0 * step) & (near > 1.2 * size)
+    if deep.sum() < _WIDE * len(deep) * deep.shape[1]:
+        return None
+    border = points - middle - size * normals
+    some = evenly(points, _FEW)
+    sheet = RBFInterpolator(border[some] @ plane, border[some] @ thin, kernel="thin_plate_spline", smoothing=1.0)
+    target = grid[deep][evenly(grid[deep], CENTRES)]
+    slope = np.stack([(sheet(target + d) - sheet(target - d)) / (2 * step) for d in step * np.eye(2)], 1)
+    up = thin - slope @ plane.T
+    up /= np.linalg.norm(up, axis=1, keepdims=True)
+    centre = middle + target @ plane.T + sheet(target)[:, None] * thin
+    return np.concatenate([centre + size * up, centre - size * up]), np.concatenate([up, -up])
 
 
 def blend_of(

@@ -1,6 +1,7 @@
 """Which open regions are a closed surface of any shape, alone or in pairs: by how much of what would be seen of it is there."""
 
 from collections.abc import Callable
+from typing import TypeGuard
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -19,7 +20,7 @@ _GAIN = 0.5  # of what two regions hide apart, at most this may be hidden of the
 _OPEN = 1.0  # of an open sheet its own area again is hidden: its other side
 
 
-def is_shut(closure: Closure | None, config: SelectConfig) -> bool:
+def is_shut(closure: Closure | None, config: SelectConfig) -> TypeGuard[Closure]:
     """Whether a closure is that of a closed membrane."""
     return (
         closure is not None

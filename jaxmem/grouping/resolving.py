@@ -19,6 +19,9 @@ _MOST_ARCS = (
 _MOST_ATTEMPTS = (
     200  # regions looked at before no more are split, or three times those there are; for the time, by hand
 )
+_OBLATE = 0.6  # of the next semi-axis, for an ellipsoid to be flat; by hand
+_LYING = 0.6  # component of its thin axis along the beam, at least; by hand
+_THINNER = 0.75  # of the ellipsoid's half thickness; by hand
 ROUND = 1.0  # voxels; points that lie closer about an ellipsoid are not asked for another shape; by hand
 BETTER = 0.7  # of the spread of points about an ellipsoid, for another shape to be taken; by hand
 
@@ -45,6 +48,7 @@ def is_closed(shape: Shape, config: SelectConfig) -> bool:
 
 
 def on_ellipsoid(shape: Shape, points: np.ndarray, normals: np.ndarray, tolerance: float) -> np.ndarray:
+    """Which points lie on an ellipsoid and run the same way."""
     near = np.abs(distances(shape.ellipse, points)) <= tolerance + 2.0 * shape.sigma
     return near & (np.abs((directions(shape.ellipse, points) * normals).sum(1)) > 0.6)
 
@@ -198,9 +202,25 @@ def resolve(line, region, volume_shape, voxel_size, least, config, merge, report
 def _takes_shape(line, index, shape, volume_shape, config, shut: dict[bytes, Closure]) -> bool:
     """Whether points are a closed surface that an ellipsoid does not describe; it is then noted."""
     closure = close(line.points[index], line.normals[index], volume_shape)
-    if closure is None or not is_shut(closure, config):
-        return False
-    if is_closed(shape, config) and closure.sigma > BETTER * shape.sigma:
+    if closure is None or not is_shut(closure, config) or (is_closed(shape, config) and not improves(closure, shape)):
         return False
     shut[index.tobytes()] = closure
     return True
+
+
+def improves(closure: Closure, shape: Shape) -> bool:
+    """Whether points lie closer about a closure than about the closed ellipsoid through them."""
+    return closure.sigma <= BETTER * shape.sigma
+
+
+def thinner(closure: Closure, shape: Shape) -> bool:
+    """Whether only the rim of something flat is there, and its curvature says that it is thinner than the ellipsoid.
+
+    A membrane's side is then as flat as its rim lets it be, and no dome. This asks for points in their place: the missing wedge draws the rim
+    out along the beam, and so does a network that learnt from single slices.
+    """
+    axes = np.asarray(shape.ellipse.semi_axes)
+    thin = int(np.argmin(axes))
+    lies = abs(np.asarray(shape.ellipse.rotation)[thin, 0]) > _LYING
+    flat = axes[thin] < _OBLATE * np.sort(axes)[1]
+    return bool(lies and flat and closure.across < _THINNER * axes[thin])

@@ -12,7 +12,15 @@ from jaxmem.grouping.closing import Closure, close
 from jaxmem.grouping.hypotheses import is_shut, on_blend
 from jaxmem.grouping.merging import MergeConfig
 from jaxmem.grouping.midline import Midline
-from jaxmem.grouping.resolving import BETTER, ROUND, is_closed, members_of, on_ellipsoid, resolve, within_reach
+from jaxmem.grouping.resolving import (
+    improves,
+    is_closed,
+    members_of,
+    on_ellipsoid,
+    resolve,
+    thinner,
+    within_reach,
+)
 from jaxmem.grouping.shape import Shape, describe, distances
 from jaxmem.points import surface_density
 from jaxmem.settings import SelectConfig
@@ -140,10 +148,8 @@ def regions_from_instances(
         # every point is the membrane's own: if many lie deep within the ellipsoid, that is the hole of a ring
         deep = np.abs(distances(shape.ellipse, points)) > 0.4 * np.min(shape.ellipse.semi_axes)
         round_ = is_closed(shape, config) and bool(deep.mean() < 0.05)
-        closure = None
-        if points.shape[1] == 3 and (not round_ or shape.sigma > ROUND):
-            closure = close(points, line.normals[index], volume_shape)
-            if closure is None or not is_shut(closure, config) or (round_ and closure.sigma > BETTER * shape.sigma):
-                closure = None
+        closure = close(points, line.normals[index], volume_shape) if points.shape[1] == 3 else None
+        if not is_shut(closure, config) or (round_ and not improves(closure, shape) and not thinner(closure, shape)):
+            closure = None
         found.append(Region(index, shape, round_ or closure is not None, None if closure is None else closure.blend))
     return found

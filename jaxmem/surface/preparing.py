@@ -13,7 +13,7 @@ from scipy.spatial.distance import cdist
 from jaxmem import anchors as anc
 from jaxmem import gp
 from jaxmem.defaults import known
-from jaxmem.grouping.closing import blend_of, values_of
+from jaxmem.grouping.closing import UNSEEN, blend_of, values_of
 from jaxmem.grouping.shape import Shape
 from jaxmem.membrane import AMPLITUDE, Problem
 from jaxmem.numerics import map_rows, unit_rows
@@ -126,11 +126,22 @@ def _alike(points: np.ndarray, facing: np.ndarray, shared: np.ndarray) -> np.nda
 def _blend(
     points: np.ndarray, normals: np.ndarray, noise: np.ndarray, earlier: gp.Blend
 ) -> tuple[gp.Blend, np.ndarray]:
-    """A blend of better points than the earlier one's, and their normals, outwards."""
+    """A blend of better points than the earlier one's, and their normals, outwards.
+
+    Where the earlier one goes on without points, as over the faces of a lying sac, its own centres stand for them.
+    """
     slope = map_rows(_slopes, points, rest=(earlier,))
     facing = unit_rows(np.asarray(normals, float))
     facing = np.where((slope * facing).sum(1, keepdims=True) < 0, -facing, facing)
-    blend = blend_of(points, facing, float(earlier.radius), float(earlier.size), noise)
+    lonely = cKDTree(points).query(earlier.centres)[0] > 0.8 * float(earlier.radius)
+    places = np.asarray(earlier.centres, float)[lonely]
+    blend = blend_of(
+        np.concatenate([points, places]),
+        np.concatenate([facing, unit_rows(map_rows(_slopes, places, rest=(earlier,)))]) if len(places) else facing,
+        float(earlier.radius),
+        float(earlier.size),
+        np.concatenate([noise, np.full(len(places), UNSEEN * float(np.median(noise)))]),
+    )
     return jax.tree.map(np.float64, blend), facing
 
 
@@ -153,7 +164,7 @@ def prepare(points, normals, errors, shape: Shape | gp.Blend, closed: bool, othe
         blend, normals = _blend(data, normals, spread, shape)
         extra = _anchors_open(data, normals, None, _OPEN_FEW, min(config.offset, _DEEP * float(blend.size)))
         extra = extra._replace(
-            values=np.float64(values_of(blend, np.asarray(extra.points)))
+            values=jnp.asarray(values_of(blend, np.asarray(extra.points)), float)
         )  # no distance, but near it
     elif closed and isinstance(shape, Shape):
         extra = _anchors_closed(data, shape, config.rays if errors is None else _RAYS, config.alpha)

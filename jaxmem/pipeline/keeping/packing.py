@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import overload
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxmem import ellipse as ell
@@ -71,7 +72,9 @@ def unpack_regions(piece: Piece) -> list[Region]:
     place = np.cumsum(piece["blended"]) - 1
     for k, closed in enumerate(piece["closed"].tolist()):
         centre, axes, turn, *numbers = (piece[f"shape_{i}"][k] for i in range(3 + len(Shape._fields) - 1))
-        blend = gp.Blend(**{name: piece[f"blend_{name}"][place[k]] for name in _BLEND}) if piece["blended"][k] else None
+        blend = (
+            gp.Blend(**{n: jnp.asarray(piece[f"blend_{n}"][place[k]]) for n in _BLEND}) if piece["blended"][k] else None
+        )
         ellipse = (ell.Ellipse if len(axes) == 2 else ell.Ellipsoid)(centre, axes, turn)
         regions.append(Region(members[k], Shape(ellipse, *map(float, numbers)), closed, blend))
     return regions
