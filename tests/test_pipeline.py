@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from jaxmem import Config, JaxmemError, Tomogram, evaluate, fit_mask, load_config, results, segment
@@ -18,7 +19,7 @@ from jaxmem.pipeline.evidence import cloud, in_slice, weigh
 from jaxmem.pipeline.files import read_run
 from jaxmem.pipeline.keeping.record import Run
 from jaxmem.pipeline.masks import outline, truth_midlines
-from jaxmem.pipeline.network import Odd, prepared_slices
+from jaxmem.pipeline.network import Odd, predict, prepared_slices
 from jaxmem.pipeline.pruning import prune_and_recover, slice_ellipses
 from jaxmem.pipeline.scoring import format_scores
 from jaxmem.results import Found
@@ -131,19 +132,36 @@ def test_nan_and_constant_slices_are_said_and_survived(phantom):
     assert np.isfinite(result.uncertainty).all()
 
 
+def test_the_edges_of_a_rotated_tomogram_are_no_membranes(phantom):
+    """Turned by 12 degrees into a blank frame: the vesicle stays, and nothing lies along the frame."""
+    tomogram, labels = phantom
+    data = np.asarray(tomogram.data, np.float32)[24:32]
+    turned = ndimage.rotate(data, 12.0, axes=(1, 2), reshape=True, order=1, cval=-500.0)
+    blank = ndimage.rotate(np.ones_like(data), 12.0, axes=(1, 2), reshape=True, order=0, cval=0.0) == 0
+    run = Run(None)
+    seen = predict(tomogram._replace(data=turned), stages.for_tomogram(Config(), 14.0), run)
+    found = np.asarray(seen.semantic) == 2
+    near = ndimage.distance_transform_edt(~blank[0]) <= 5
+    assert not found[:, near].any()
+    plain = predict(tomogram._replace(data=data), stages.for_tomogram(Config(), 14.0), Run(None))
+    inner = ndimage.rotate((labels[24:32] > 0).astype(np.float32), 12.0, axes=(1, 2), reshape=True, order=1) > 0.5
+    assert found[inner].mean() > 0.6 * (np.asarray(plain.semantic) == 2)[labels[24:32] > 0].mean()
+    assert any("blank" in text for text in run.warnings)
+
+
 def test_slices_stream_from_a_volume_and_smooth_along_the_beam(phantom):
     tomogram, _ = phantom
     data = np.asarray(tomogram.data, np.float32)
     plain = PreprocessConfig(z_sigma=0.0)
-    alone = list(prepared_slices(data[10:11], 14.0, 14.0, plain, Odd(set(), set())))
-    among = list(prepared_slices(data[:20], 14.0, 14.0, plain, Odd(set(), set())))
+    alone = list(prepared_slices(data[10:11], 14.0, 14.0, plain, Odd(set(), set(), set())))
+    among = list(prepared_slices(data[:20], 14.0, 14.0, plain, Odd(set(), set(), set())))
     assert np.allclose(alone[0], among[10], atol=1e-5)
-    smooth = list(prepared_slices(data[:20], 14.0, 14.0, PreprocessConfig(), Odd(set(), set())))
+    smooth = list(prepared_slices(data[:20], 14.0, 14.0, PreprocessConfig(), Odd(set(), set(), set())))
     assert (
         np.corrcoef(smooth[10].ravel(), smooth[11].ravel())[0, 1]
         > np.corrcoef(among[10].ravel(), among[11].ravel())[0, 1]
     )
-    finer = list(prepared_slices(data[:2], 7.0, 14.0, plain, Odd(set(), set())))
+    finer = list(prepared_slices(data[:2], 7.0, 14.0, plain, Odd(set(), set(), set())))
     assert finer[0].shape == (38, 40)
 
 

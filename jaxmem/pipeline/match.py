@@ -72,7 +72,7 @@ def match_tomogram(
     tree = cKDTree(points)
     rows, columns = ((np.arange(n) + 0.5) * s - 0.5 for n, s in zip(shape, scale))
     values, distances, facing, background, smooth, windows = [], [], [], [], [], []
-    for z, image in enumerate(prepared_slices(data, tomogram.voxel_size, pixel_size, config, Odd(set(), set()))):
+    for z, image in enumerate(prepared_slices(data, tomogram.voxel_size, pixel_size, config, Odd(set(), set(), set()))):
         if z not in chosen:
             continue
         grid = np.stack(np.meshgrid([z], rows, columns, indexing="ij"), -1).reshape(-1, 3)

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Bool, Float
+from scipy import ndimage
 
 from jaxmem import preprocess
 from jaxmem.pipeline.keeping.pieces import Slabs
@@ -18,16 +19,20 @@ from jaxmem.settings import Config, PreprocessConfig
 from jaxmem.types import BACKGROUND, MEMBRANE, PROTEIN, Tomogram
 from jaxmem.unet import Predictor, load_weights
 
+_CONSTANT = 5  # pixels of a square all of whose values are equal in a blank area
+_LEAST_BLANK = 200  # pixels of a blank area
+_EDGE = 80.0  # A; from a blank area, within which nothing is looked for
 _BATCH = 4  # slices, a multiple of which a slab has; as many as the network's tiles in a call
 _SLAB_VOXELS = 2**23  # of a slab, for the memory
 _MOST_SLICES = 32  # in a slab, so that a killed run loses little
 
 
 class Odd(NamedTuple):
-    """Slices that are constant, and slices that hold NaN or infinity."""
+    """Slices that are constant, slices that hold NaN or infinity, and slices with blank corners or strips."""
 
     flat: set[int]
     broken: set[int]
+    blank: set[int]
 
     def tell(self, warn: Callable[[str], None]) -> None:
         """What the user should know of them."""
@@ -38,6 +43,11 @@ class Odd(NamedTuple):
         if self.broken:
             warn(
                 f"{len(self.broken)} slices hold NaN or infinity ({_span(self.broken)}): replaced by the slice's median"
+            )
+        if self.blank:
+            warn(
+                f"{len(self.blank)} slices have blank corners or strips ({_span(self.blank)}), as a rotated tomogram has: "
+                "nothing is looked for there"
             )
 
 
@@ -86,7 +96,35 @@ def _finite(image: np.ndarray, k: int, odd: Odd) -> np.ndarray:
         image = np.where(bad, np.median(image[~bad]) if not bad.all() else 0.0, image)
     if np.ptp(image) == 0:
         odd.flat.add(k)
+        return image
+    blank = blank_of(image)
+    if blank is not None:
+        odd.blank.add(k)
+        # with pixels of the rest, so that it has no edge, and does not count where brightness and noise are measured
+        image = image.copy()
+        image[blank] = np.random.default_rng(k).choice(image[~blank], int(blank.sum()))
     return image
+
+
+def blank_of(image: Float[np.ndarray, "ny nx"]) -> Bool[np.ndarray, "ny nx"] | None:
+    """Where a slice was filled up: large constant areas at its border; None where there is none.
+
+    Example:
+        >>> noise = np.random.default_rng(0).normal(size=(64, 64))
+        >>> noise[:, :12] = 0.0
+        >>> int(blank_of(noise).sum()), blank_of(noise[:, 12:]) is None
+        (768, True)
+    """
+    same = ndimage.maximum_filter(image, _CONSTANT) == ndimage.minimum_filter(image, _CONSTANT)
+    if not same.any():
+        return None
+    area = ndimage.binary_dilation(same, np.ones((_CONSTANT, _CONSTANT)))
+    piece, _ = ndimage.label(area)
+    border = np.unique(np.concatenate([piece[0], piece[-1], piece[:, 0], piece[:, -1]]))
+    size = np.bincount(piece.ravel())
+    chosen = border[(border > 0) & (size[border] >= _LEAST_BLANK)]
+    blank = np.isin(piece, chosen)
+    return blank if blank.any() and not blank.all() else None
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2, 3))
@@ -161,7 +199,7 @@ def predict(tomogram: Tomogram, config: Config, run: Run) -> Prediction:
         else f"slices are used at {tomogram.voxel_size:.2f} A per pixel (the network's is {pixel_size:.2f})"
     )
     slab = slab_of(shape)
-    odd = Odd(set(), set())
+    odd = Odd(set(), set(), set())
     looks = {"probability": config.preprocess}
     if twice:
         looks["sharp"] = replace(config.preprocess, z_sigma=0.0)
@@ -180,6 +218,7 @@ def predict(tomogram: Tomogram, config: Config, run: Run) -> Prediction:
                     piece[name] = np.stack([one[0] for one in found])
                     if name == "probability":
                         piece["semantic"] = np.stack([one[1] for one in found])
+                _hide(piece, tomogram.data, start, _EDGE / tomogram.voxel_size)
                 own = range(start, stop)
                 piece |= {name: np.array(sorted(getattr(odd, name) & set(own)), int) for name in Odd._fields}
                 if run.pieces:
@@ -200,6 +239,16 @@ def predict(tomogram: Tomogram, config: Config, run: Run) -> Prediction:
         return Slabs(lambda k: pieces.take(run.name("network", k))[name], shape, kinds[name], slab)
 
     return Prediction(volume("probability"), volume("semantic"), volume("sharp") if twice else None)
+
+
+def _hide(piece: dict[str, np.ndarray], data: Any, start: int, reach: float) -> None:
+    """Take away what was found in blank areas and so many pixels about them: the edge of a blank area looks like a membrane."""
+    for i in range(len(piece["semantic"])):
+        blank = blank_of(np.nan_to_num(np.asarray(data[start + i], np.float32)))
+        if blank is not None:
+            near = ndimage.distance_transform_edt(~blank) <= reach
+            for name in piece:
+                piece[name][i][near] = 0
 
 
 def slab_of(shape: tuple[int, ...]) -> int:
