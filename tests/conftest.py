@@ -58,18 +58,6 @@ def programs_are_dropped():
             getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)(0)
 
 
-# files whose tests run whole stages: they share programs, which take longer to make than to run, so one process has them all
-WHOLE = {"pipeline", "resume", "cli", "acceptance", "density", "loops", "match", "layout", "batch", "zarr"}
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Two groups of tests for two processes."""
-    for item in items:
-        own = item.path.stem.removeprefix("test_") in WHOLE
-        item.add_marker(pytest.mark.xdist_group("stages" if own else "parts"))
-
-
 @functools.cache
 def quick() -> dict:
     """Options that halve what compilation takes, where this XLA knows them: hundreds of programs run once each."""

@@ -268,7 +268,7 @@ def test_a_scheduler_that_runs_already(folder, runs, faked):
     distributed = pytest.importorskip("distributed")
     good = folder(a="1", b="broken")
     with distributed.LocalCluster(
-        n_workers=1, threads_per_worker=2, dashboard_address=None, host="127.0.0.1"
+        n_workers=1, threads_per_worker=2, dashboard_address=":0", host="127.0.0.1"
     ) as workers:
         address = workers.scheduler_address
         states = batch.run(batch.plan(good, runs), task=batch_tasks.fake, scheduler=address)

@@ -155,7 +155,7 @@ def _local(distributed: Any, number: int, memory: float | None) -> Iterator[Any]
                 threads_per_worker=1,
                 processes=True,
                 host="127.0.0.1",
-                dashboard_address=None,
+                dashboard_address=":0",
                 memory_limit=limit,
                 silence_logs=logging.CRITICAL,
             )

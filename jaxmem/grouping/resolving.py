@@ -22,7 +22,6 @@ _MOST_ATTEMPTS = (
 _OBLATE = 0.6  # of the next semi-axis, for an ellipsoid to be flat; by hand
 _LYING = 0.6  # component of its thin axis along the beam, at least; by hand
 _THINNER = 0.75  # of the ellipsoid's half thickness; by hand
-ROUND = 1.0  # voxels; points that lie closer about an ellipsoid are not asked for another shape; by hand
 BETTER = 0.7  # of the spread of points about an ellipsoid, for another shape to be taken; by hand
 
 Described: TypeAlias = tuple[np.ndarray, Shape, Closure | None]
@@ -149,11 +148,7 @@ def resolve(line, region, volume_shape, voxel_size, least, config, merge, report
         attempts += 1
         if is_closed(shape, config):
             off = ~on_ellipsoid(shape, line.points[index], line.normals[index], config.tolerance)
-            if (
-                three
-                and (off.mean() > 0.15 or shape.sigma > ROUND)
-                and _takes_shape(line, index, shape, volume_shape, config, shut)
-            ):
+            if three and off.mean() > 0.15 and _takes_shape(line, index, shape, volume_shape, config, shut):
                 settled.append((index, shape))
                 continue
             mixed = off.mean() > 0.15 and attempts < most
