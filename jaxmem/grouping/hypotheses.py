@@ -65,10 +65,13 @@ def join_sides(
     some = {k: i[evenly(line.points[i], _SAMPLE)] for k, i in left.items()}
     sides = {k: (line.points[i], line.normals[i]) for k, i in some.items()}
     missing = {k: _missing(line, left[k], alone[k]) for k in left}
+    box = {k: (p.min(0), p.max(0)) for k, (p, _) in sides.items()}
     found = []
     for a in left:
         for b in left:
-            if a < b and max(_facing(*sides[a], *sides[b]), _facing(*sides[b], *sides[a])) >= _FACING:
+            if a >= b or (np.maximum(box[a][0] - box[b][1], box[b][0] - box[a][1]) > _FARTHEST).any():
+                continue
+            if max(_facing(*sides[a], *sides[b]), _facing(*sides[b], *sides[a])) >= _FACING:
                 both = np.concatenate([left[a], left[b]])
                 closure = close(line.points[both], line.normals[both], volume_shape)
                 if closure is None or not is_shut(closure, config):
