@@ -38,7 +38,7 @@ from jaxmem.io import read_mrc, write_mrc  # noqa: E402
 from jaxmem.types import Tomogram  # noqa: E402
 
 PACKAGE = Path(jaxmem.__file__).parent
-MOST_MEMORY = 1.8e9  # bytes of a process; programs that JAX keeps take megabytes each
+MOST_MEMORY = 1.5e9  # bytes of a process; programs that JAX keeps take megabytes each
 
 
 def resident() -> int:

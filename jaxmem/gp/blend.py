@@ -88,7 +88,9 @@ def fit_blend(
         noise: standard deviation of the points, of each or of all: only their ratios matter.
 
     Returns:
-        Differentiable in all but mask.
+        Differentiable in all floating arguments. The directions of the frame of uncertain parameters have no gradient.
+
+    Source: Ohtake et al. 2003, multi-level partition of unity implicits, with normals as observations of the slope.
     """
     mask = jnp.ones(len(points), bool) if mask is None else mask
     dtype = points.dtype

@@ -78,7 +78,7 @@ def _bends(point, blend):
 
 
 def values_of(blend: gp.Blend, points: np.ndarray) -> np.ndarray:
-    """The blend at many points, voxels."""
+    """The blend at (n, 3) points, voxels; single precision."""
     return map_rows(_values, points.astype(np.float32), rest=(jax.tree.map(np.float32, blend),), smallest=1024)
 
 
@@ -93,6 +93,9 @@ def outwards(
     Arguments:
         points: evenly spread over the surface.
         normals: unit normals, any sign.
+
+    Returns:
+        (n, 3) unit normals, and twice the mean winding number of the surface about its own points, at most 1: see `Closure.turned`.
     """
     tree = cKDTree(points)
     spacing = _spacing(tree)
@@ -143,7 +146,12 @@ def _round(at: np.ndarray, points: np.ndarray, normals: np.ndarray, area: float)
 
 
 def half_across(points: Float[np.ndarray, "n 3"], normals: Float[np.ndarray, "n 3"]) -> float:
-    """Half the median distance to the other side along the normals, inwards, voxels; NaN where few points have another side."""
+    """Half the median distance to the other side along the normals, inwards, voxels; NaN where few points have another side.
+
+    Arguments:
+        points: evenly spread over the surface, voxels.
+        normals: unit normals, outwards.
+    """
     some = evenly(points, _FEW)
     away = points[None] - points[some][:, None]
     distance = np.linalg.norm(away, axis=-1)

@@ -17,7 +17,6 @@ _FACING = 0.25  # share of the points that must have the other region across
 _FARTHEST = 80.0  # voxels across
 _FAIR = 0.75  # share of each region's points that must lie on the common surface
 _GAIN = 0.5  # of what two regions hide apart, at most this may be hidden of the common surface
-_OPEN = 1.0  # of an open sheet its own area again is hidden: its other side
 
 
 def is_shut(closure: Closure | None, config: SelectConfig) -> TypeGuard[Closure]:
@@ -33,7 +32,7 @@ def is_shut(closure: Closure | None, config: SelectConfig) -> TypeGuard[Closure]
 
 
 def on_blend(closure: Closure, points: np.ndarray, tolerance: float) -> np.ndarray:
-    """Which points lie on a closure."""
+    """Which of (n, 3) points lie on a closure, within a tolerance in voxels and twice its own spread."""
     return np.abs(values_of(closure.blend, points)) <= tolerance + 2.0 * closure.sigma
 
 
@@ -90,12 +89,12 @@ def join_sides(
 
 
 def _missing(line: Midline, index: np.ndarray, closure: Closure | None) -> float:
-    """Area, voxels^2, of what is missing of a region by itself."""
+    """Area, voxels^2, of what is missing of a region by itself: at most as much again as it has, its other side."""
     points = line.points[index]
     few = points[evenly(points, _SAMPLE * 4)]
     some = min(8, len(few) - 1)
     area = np.pi / some * float(np.median(cKDTree(few).query(few, k=[some + 1])[0])) ** 2 * len(few)
-    return _OPEN * area if closure is None else min(closure.hidden, _OPEN * area)
+    return area if closure is None else min(closure.hidden, area)
 
 
 def _facing(points: np.ndarray, normals: np.ndarray, others: np.ndarray, their_normals: np.ndarray) -> float:

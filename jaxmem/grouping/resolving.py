@@ -133,7 +133,21 @@ def _next_to(middle: np.ndarray, others: list[np.ndarray], first: int) -> list[i
 
 
 def resolve(line, region, volume_shape, voxel_size, least, config, merge, report) -> dict[int, Described]:
-    """Regions as one closed surface each, where that can be had: arcs are joined, mixed regions split, strays let go."""
+    """Regions as one closed surface each, where that can be had: arcs are joined, mixed regions split, strays let go.
+
+    Arguments:
+        line: midline points.
+        region: of each point, from 1; 0 is nobody.
+        volume_shape: of the volume.
+        voxel_size: A.
+        least: points of a region that may be a membrane by itself.
+        config: thresholds.
+        merge: how points that a closed membrane lets go are grouped again.
+        report: told what was split or joined.
+
+    Returns:
+        Pieces by number from 1, the largest first.
+    """
     queue = members_of(region)
     queue = _arcs_of_one(line, queue, volume_shape, least, config, report)
     settled: list[tuple[np.ndarray, Shape]] = []

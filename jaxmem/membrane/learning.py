@@ -17,8 +17,8 @@ STEPS = (12, 4, 4)  # of the optimiser in each round of learning; by hand
 AMPLITUDE = 0.1  # start of a closed membrane's deviation from its ellipsoid, over its reach; of an open one 1; by hand
 _DOUBT = 1.4  # noise of points may be learnt to be larger than its start by this factor; by hand
 _DEGREES = 4.0  # of freedom of the points' Student-t errors
-_HELD = 0.02  # the same of the amplitude about a blend: it stays where it starts
 _LOG_SIGMA = (1.5, 1.0, 1.0)  # of the priors of log amplitude, log noise and log reliability of the anchors; by hand
+_HELD = 0.02  # of the prior of the log amplitude about a blend, so that it stays where it starts; by hand
 
 
 class Problem(NamedTuple):

@@ -218,8 +218,8 @@ def predict(tomogram: Tomogram, config: Config, run: Run) -> Prediction:
                     piece[name] = np.stack([one[0] for one in found])
                     if name == "probability":
                         piece["semantic"] = np.stack([one[1] for one in found])
-                _hide(piece, tomogram.data, start, _EDGE / tomogram.voxel_size)
                 own = range(start, stop)
+                _hide(piece, tomogram.data, start, sorted(odd.blank & set(own)), _EDGE / tomogram.voxel_size)
                 piece |= {name: np.array(sorted(getattr(odd, name) & set(own)), int) for name in Odd._fields}
                 if run.pieces:
                     run.pieces.put(run.name("network", k), piece)
@@ -241,14 +241,14 @@ def predict(tomogram: Tomogram, config: Config, run: Run) -> Prediction:
     return Prediction(volume("probability"), volume("semantic"), volume("sharp") if twice else None)
 
 
-def _hide(piece: dict[str, np.ndarray], data: Any, start: int, reach: float) -> None:
-    """Take away what was found in blank areas and so many pixels about them: the edge of a blank area looks like a membrane."""
-    for i in range(len(piece["semantic"])):
-        blank = blank_of(np.nan_to_num(np.asarray(data[start + i], np.float32)))
+def _hide(piece: dict[str, np.ndarray], data: Any, start: int, slices: list[int], reach: float) -> None:
+    """Take away what was found in blank areas of some slices and so many pixels about them: their edge looks like a membrane."""
+    for z in slices:
+        blank = blank_of(np.nan_to_num(np.asarray(data[z], np.float32)))
         if blank is not None:
             near = ndimage.distance_transform_edt(~blank) <= reach
             for name in piece:
-                piece[name][i][near] = 0
+                piece[name][z - start][near] = 0
 
 
 def slab_of(shape: tuple[int, ...]) -> int:
