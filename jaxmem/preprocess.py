@@ -40,6 +40,19 @@ def robust_normalise(image: Float[Array, "*shape"], axis: tuple[int, ...] | None
     return jnp.clip((image - middle) / jnp.where(scale > 0, scale, 1.0), -_CLIP, _CLIP)
 
 
+def normalised_stack(stack: Float[Array, "height width slices"]) -> Float[Array, "height width slices"]:
+    """Neighbouring slices normalised together: as `robust_normalise` would the middle one.
+
+    Arguments:
+        stack: an odd number of slices, real, without NaN.
+    """
+    middle = stack[..., stack.shape[-1] // 2]
+    centre = jnp.median(middle)
+    deviation = _MAD * jnp.median(jnp.abs(middle - centre))
+    scale = jnp.where(deviation > 0, deviation, safe_std(middle))
+    return jnp.clip((stack - centre) / jnp.where(scale > 0, scale, 1.0), -_CLIP, _CLIP)
+
+
 def gaussian(volume: Float[Array, "*shape"], sigma: tuple[float, ...]) -> Float[Array, "*shape"]:
     """Separable Gaussian filter with mirrored borders.
 

@@ -19,9 +19,10 @@ from jaxmem.pipeline.evidence import cloud, in_slice, weigh
 from jaxmem.pipeline.files import read_run
 from jaxmem.pipeline.keeping.record import Run
 from jaxmem.pipeline.masks import outline, truth_midlines
-from jaxmem.pipeline.network import Odd, predict, prepared_slices
+from jaxmem.pipeline.network import predict
 from jaxmem.pipeline.pruning import prune_and_recover, slice_ellipses
 from jaxmem.pipeline.scoring import format_scores
+from jaxmem.pipeline.slices import Odd, prepared_slices
 from jaxmem.results import Found
 from jaxmem.settings import PreprocessConfig
 from jaxmem.surface import extract, fit_membranes, is_watertight

@@ -7,7 +7,7 @@ from scipy.ndimage import minimum_filter
 from scipy.spatial import cKDTree
 
 from jaxmem.pipeline.masks import truth_midlines
-from jaxmem.pipeline.network import Odd, network_shape, prepared_slices
+from jaxmem.pipeline.slices import Odd, network_shape, prepared_slices
 from jaxmem.pipeline.volume import as_volume
 from jaxmem.preprocess import gaussian
 from jaxmem.settings import PreprocessConfig

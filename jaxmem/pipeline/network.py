@@ -1,4 +1,4 @@
-"""Slices as the network is to see them, and what it says of them."""
+"""What the network says of a tomogram, slab by slab."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -8,137 +8,22 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array
 from scipy import ndimage
 
 from jaxmem import preprocess
 from jaxmem.pipeline.keeping.pieces import Slabs
 from jaxmem.pipeline.keeping.record import Run
+from jaxmem.pipeline.slices import Odd, blank_of, network_shape, prepared_slices, prepared_stacks
 from jaxmem.pipeline.volume import is_flat, let_go
-from jaxmem.settings import Config, PreprocessConfig
+from jaxmem.settings import Config
 from jaxmem.types import BACKGROUND, MEMBRANE, PROTEIN, Tomogram
 from jaxmem.unet import Predictor, load_weights
 
-_CONSTANT = 5  # pixels of a square all of whose values are equal in a blank area
-_LEAST_BLANK = 200  # pixels of a blank area
 _EDGE = 80.0  # A; from a blank area, within which nothing is looked for
 _BATCH = 4  # slices, a multiple of which a slab has; as many as the network's tiles in a call
 _SLAB_VOXELS = 2**23  # of a slab, for the memory
 _MOST_SLICES = 32  # in a slab, so that a killed run loses little
-
-
-class Odd(NamedTuple):
-    """Slices that are constant, slices that hold NaN or infinity, and slices with blank corners or strips."""
-
-    flat: set[int]
-    broken: set[int]
-    blank: set[int]
-
-    def tell(self, warn: Callable[[str], None]) -> None:
-        """What the user should know of them."""
-        if self.flat:
-            warn(
-                f"{len(self.flat)} constant slices ({_span(self.flat)}): what is found there comes from their neighbours"
-            )
-        if self.broken:
-            warn(
-                f"{len(self.broken)} slices hold NaN or infinity ({_span(self.broken)}): replaced by the slice's median"
-            )
-        if self.blank:
-            warn(
-                f"{len(self.blank)} slices have blank corners or strips ({_span(self.blank)}), as a rotated tomogram has: "
-                "nothing is looked for there"
-            )
-
-
-def prepared_slices(
-    data: Any,
-    voxel_size: float,
-    pixel_size: float,
-    config: PreprocessConfig,
-    odd: Odd,
-    start: int = 0,
-    stop: int | None = None,
-) -> Iterator[np.ndarray]:
-    """Filtered, normalised slices at the network's pixel size, one after another from a volume that may be on disk.
-
-    Arguments:
-        data: (nz, ny, nx), an array or what can be indexed like one.
-        voxel_size, pixel_size: of the volume and of the network, A.
-        config: filters.
-        odd: receives the numbers of slices that are constant or hold NaN.
-        start, stop: first slice, and the one after the last; all when left out.
-    """
-    sigma = config.z_sigma / voxel_size
-    reach = min(int(3 * sigma + 0.5), len(data) - 1)
-    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / max(sigma, 1e-6)) ** 2)
-    shape = network_shape(data.shape[1:], voxel_size, pixel_size, config)
-
-    plain = replace(config, z_sigma=0.0)  # what is smoothed along the beam and what is not share a program
-    cache: dict[int, np.ndarray] = {}
-    for z in range(start, len(data) if stop is None else stop):
-        for k in range(max(0, z - reach), min(len(data), z + reach + 1)):
-            if k not in cache:
-                cache[k] = _finite(np.asarray(data[k], np.float32), k, odd)
-        cache.pop(z - reach - 1, None)
-        # the filter is mirrored at the top and the bottom of the volume
-        index = np.abs(np.arange(z - reach, z + reach + 1))
-        index = np.where(index >= len(data), 2 * len(data) - 2 - index, index)
-        total = sum(w * cache[int(k)] for w, k in zip(weights, index))
-        yield np.asarray(_finished(jnp.asarray(total / weights.sum()), shape, plain, voxel_size))
-
-
-def _finite(image: np.ndarray, k: int, odd: Odd) -> np.ndarray:
-    """A slice without NaN and infinity."""
-    bad = ~np.isfinite(image)
-    if bad.any():
-        odd.broken.add(k)
-        image = np.where(bad, np.median(image[~bad]) if not bad.all() else 0.0, image)
-    if np.ptp(image) == 0:
-        odd.flat.add(k)
-        return image
-    blank = blank_of(image)
-    if blank is not None:
-        odd.blank.add(k)
-        # with pixels of the rest, so that it has no edge, and does not count where brightness and noise are measured
-        image = image.copy()
-        image[blank] = np.random.default_rng(k).choice(image[~blank], int(blank.sum()))
-    return image
-
-
-def blank_of(image: Float[np.ndarray, "ny nx"]) -> Bool[np.ndarray, "ny nx"] | None:
-    """Where a slice was filled up: large constant areas at its border; None where there is none.
-
-    Example:
-        >>> noise = np.random.default_rng(0).normal(size=(64, 64))
-        >>> noise[:, :12] = 0.0
-        >>> int(blank_of(noise).sum()), blank_of(noise[:, 12:]) is None
-        (768, True)
-    """
-    same = ndimage.maximum_filter(image, _CONSTANT) == ndimage.minimum_filter(image, _CONSTANT)
-    if not same.any():
-        return None
-    area = ndimage.binary_dilation(same, np.ones((_CONSTANT, _CONSTANT)))
-    piece, _ = ndimage.label(area)
-    border = np.unique(np.concatenate([piece[0], piece[-1], piece[:, 0], piece[:, -1]]))
-    size = np.bincount(piece.ravel())
-    chosen = border[(border > 0) & (size[border] >= _LEAST_BLANK)]
-    blank = np.isin(piece, chosen)
-    return blank if blank.any() and not blank.all() else None
-
-
-@functools.partial(jax.jit, static_argnums=(1, 2, 3))
-def _finished(image: Array, shape: tuple[int, int], config: PreprocessConfig, voxel_size: float) -> Array:
-    """A slice filtered, resampled and normalised."""
-    if config.xy_sigma > 0:
-        image = preprocess.gaussian(image, (config.xy_sigma / voxel_size,) * 2)
-    if config.low > 0 or config.high > 0:
-        image = preprocess.band_pass(image, config.low * voxel_size, config.high * voxel_size)
-    if config.contrast_window > 0:
-        image = preprocess.enhance_contrast(image, config.contrast_window / voxel_size)
-    if shape != image.shape:
-        image = preprocess.rescale(image, shape)
-    return preprocess.robust_normalise(image)
 
 
 @functools.partial(jax.jit, static_argnums=1)
@@ -147,28 +32,13 @@ def _back(probability: Array, shape: tuple[int, int]) -> Array:
     return jnp.stack([preprocess.rescale(probability[..., c], shape) for c in range(probability.shape[-1])], -1)
 
 
-def _span(slices: set[int]) -> str:
-    return f"{min(slices)}" if len(slices) == 1 else f"{min(slices)} to {max(slices)}"
-
-
-def network_shape(
-    shape: tuple[int, ...], voxel_size: float, pixel_size: float, config: PreprocessConfig
-) -> tuple[int, int]:
-    """Size of a slice as the network sees it."""
-    scale = voxel_size / pixel_size
-    if abs(scale - 1.0) <= config.rescale_above:
-        scale = 1.0
-    height, width = shape
-    return max(8, round(height * scale)), max(8, round(width * scale))
-
-
 class Prediction(NamedTuple):
     """What the network says, at the input's voxels; volumes that lie on disk are read slab by slab.
 
     Attributes:
         probability: uint8, 255ths, of membrane; of slices smoothed along the beam, if they are.
         semantic: int8 labels.
-        sharp: the probability in slices as they are; None if those are the same, or there are too few to be smoothed.
+        sharp: the probability in slices as they are; None if those are the same, there are too few to be smoothed, or the network sees depth.
     """
 
     probability: np.ndarray | Slabs
@@ -177,7 +47,8 @@ class Prediction(NamedTuple):
 
 
 def predict(tomogram: Tomogram, config: Config, run: Run) -> Prediction:
-    """Network stage: one look at slices smoothed along the beam, and one at slices as they are, slab by slab.
+    """Network stage, slab by slab: one look at each slice with its neighbours, or, by a network that sees single slices, one at slices
+    smoothed along the beam and one at slices as they are.
 
     Arguments:
         tomogram: (nz, ny, nx), from `as_volume`.
@@ -189,7 +60,8 @@ def predict(tomogram: Tomogram, config: Config, run: Run) -> Prediction:
     """
     model, pixel_size, digest = load_weights(config.network.weights or None)
     shape = tomogram.data.shape
-    twice = config.preprocess.z_sigma > 0 and not is_flat(shape)
+    depth = model.config.slices > 1
+    twice = config.preprocess.z_sigma > 0 and not is_flat(shape) and not depth
     n = config.network
     predictor = Predictor(model, tile=n.tile, overlap=n.overlap, symmetries=n.symmetries)
     seen = network_shape(shape[1:], tomogram.voxel_size, pixel_size, config.preprocess)
@@ -213,7 +85,12 @@ def predict(tomogram: Tomogram, config: Config, run: Run) -> Prediction:
                 piece = {}
                 for number, (name, filters) in enumerate(looks.items()):
                     done = len(looks) * start + number * (stop - start)
-                    slices = prepared_slices(tomogram.data, tomogram.voxel_size, pixel_size, filters, odd, start, stop)
+                    sizes = tomogram.voxel_size, pixel_size, filters, odd
+                    slices = (
+                        prepared_stacks(tomogram.data, *sizes, model.config.slices, start, stop)
+                        if depth
+                        else prepared_slices(tomogram.data, *sizes, start, stop)
+                    )
                     found = _look(slices, predictor, shape[1:], seen, lambda i, done=done: step(done + i))
                     piece[name] = np.stack([one[0] for one in found])
                     if name == "probability":

@@ -4,6 +4,8 @@ from jaxmem.simulate.contours import ContourModel as ContourModel
 from jaxmem.simulate.contours import Contours as Contours
 from jaxmem.simulate.contours import draw_contours as draw_contours
 from jaxmem.simulate.contours import rasterise as rasterise
+from jaxmem.simulate.flavours import FlavourModel as FlavourModel
+from jaxmem.simulate.flavours import flavoured as flavoured
 from jaxmem.simulate.microscope import Microscope as Microscope
 from jaxmem.simulate.microscope import back_project as back_project
 from jaxmem.simulate.microscope import contrast_transfer as contrast_transfer
@@ -15,10 +17,17 @@ from jaxmem.simulate.noise import coloured_noise as coloured_noise
 from jaxmem.simulate.noise import detectability as detectability
 from jaxmem.simulate.noise import measure_noise as measure_noise
 from jaxmem.simulate.noise import noise_power as noise_power
+from jaxmem.simulate.physical import OpticsModel as OpticsModel
+from jaxmem.simulate.physical import PhysicalModel as PhysicalModel
+from jaxmem.simulate.physical import PhysicalTomogram as PhysicalTomogram
+from jaxmem.simulate.physical import physical_tomogram as physical_tomogram
 from jaxmem.simulate.profile import MembraneProfile as MembraneProfile
 from jaxmem.simulate.profile import measure_profile as measure_profile
 from jaxmem.simulate.ranges import SliceModel as SliceModel
 from jaxmem.simulate.ranges import matched as matched
+from jaxmem.simulate.scene import Scene as Scene
+from jaxmem.simulate.scene import SceneModel as SceneModel
+from jaxmem.simulate.scene import draw_scene as draw_scene
 from jaxmem.simulate.slices import training_slice as training_slice
 from jaxmem.simulate.volumes import SimulatedTomogram as SimulatedTomogram
 from jaxmem.simulate.volumes import VolumeModel as VolumeModel

@@ -17,6 +17,8 @@ from jaxmem.unet.model import UNetConfig as UNetConfig
 from jaxmem.unet.model import dice_per_class as dice_per_class
 from jaxmem.unet.model import segmentation_loss as segmentation_loss
 from jaxmem.unet.predict import Predictor as Predictor
+from jaxmem.unet.stacks import interpolation as interpolation
+from jaxmem.unet.stacks import offsets as offsets
 from jaxmem.unet.train import TrainConfig as TrainConfig
 from jaxmem.unet.train import train as train
 from jaxmem.unet.weights import default_weights as default_weights

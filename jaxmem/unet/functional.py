@@ -95,12 +95,13 @@ _new = init  # `fit` has an argument of this name
 
 
 @compiled
-def evaluate(params: Network, image: Float[Array, "h w"]) -> Float[Array, "h w classes"]:
+def evaluate(params: Network, image: Float[Array, "h w *slices"]) -> Float[Array, "h w classes"]:
     """Class logits of one image, in its dtype; differentiable in both arguments; `jax.vmap` takes many images.
 
     Arguments:
         params: from `init`, `fit` or `network_of`.
-        image: normalised as by `preprocess.robust_normalise`; sides multiples of 2**(depth - 1).
+        image: normalised as by `preprocess.robust_normalise`; sides multiples of 2**(depth - 1). Where the network sees several
+            slices, a stack of them (h, w, slices), as by `preprocess.normalised_stack`, or one that stands for all.
 
     Raises:
         ValueError: at trace, if a side is not such a multiple.
@@ -109,7 +110,7 @@ def evaluate(params: Network, image: Float[Array, "h w"]) -> Float[Array, "h w c
 
 
 @compiled
-def probabilities(params: Network, image: Float[Array, "h w"]) -> Float[Array, "h w classes"]:
+def probabilities(params: Network, image: Float[Array, "h w *slices"]) -> Float[Array, "h w classes"]:
     """Class probabilities of one image: the softmax of `evaluate`, with the same arguments."""
     return jax.nn.softmax(evaluate(params, image))
 
@@ -148,7 +149,7 @@ def adamw(
 @compiled(static=("config", "steps", "batch"))
 def fit(
     key: Key[Array, ""],
-    images: Float[Array, "n h w"],
+    images: Float[Array, "n h w *slices"],
     labels: Int[Array, "n h w"],
     mask: Bool[Array, "n h w"] | None = None,
     *,
@@ -164,7 +165,7 @@ def fit(
 
     Arguments:
         key: random key, for the batches and the weights that a new network begins with.
-        images: normalised as by `preprocess.robust_normalise`; sides multiples of 2**(depth - 1).
+        images: normalised as by `preprocess.robust_normalise`; sides multiples of 2**(depth - 1); or stacks of slices, as in `evaluate`.
         labels: 0 to classes - 1.
         mask: pixels that count; all when None. The others are replaced by 0 before the network sees them, because convolutions
             would carry them to their neighbours, and are left out of the loss: what they hold, NaN included, matters neither
@@ -187,7 +188,8 @@ def fit(
     """
     import optax
 
-    if images.ndim != 3 or labels.shape != images.shape or (mask is not None and mask.shape != images.shape):
+    shape = images.shape[:3]
+    if images.ndim not in (3, 4) or labels.shape != shape or (mask is not None and mask.shape != shape):
         shapes = images.shape, labels.shape, None if mask is None else mask.shape
         raise ValueError(f"fit: expected images, labels and mask of one shape (n, h, w), got {shapes}")
     if len(images) == 0 or steps < 1 or batch < 1:
@@ -199,7 +201,8 @@ def fit(
     if start is None:
         start = jax.tree.map(lambda a: a.astype(images.dtype), _new(weights_key, config or UNetConfig()))
     if mask is not None:
-        images, labels = jnp.where(mask, images, 0.0), jnp.where(mask, labels, 0)
+        wide = mask if images.ndim == 3 else mask[..., None]
+        images, labels = jnp.where(wide, images, 0.0), jnp.where(mask, labels, 0)
     optimiser = adamw(learning_rate)
 
     def step(state, step_key):

@@ -12,11 +12,15 @@ from jaxmem.unet.layers import conv3x3, max_pool2, stem3x3, upsample2
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """Architecture: `depth` resolutions, `width` channels at the finest, doubled at each coarser one; `classes` outputs."""
+    """Architecture: `depth` resolutions, `width` channels at the finest, doubled at each coarser one; `classes` outputs.
+
+    `slices` is how many neighbouring slices the network sees, an odd number, one pixel apart; it speaks of the middle one.
+    """
 
     depth: int = 4
     width: int = 16
     classes: int = 3
+    slices: int = 1
 
     @property
     def multiple(self) -> int:
@@ -62,7 +66,8 @@ class _Upsampling(nnx.Module):
 class UNet(nnx.Module):
     """Slices to class logits.
 
-    Call with images (b, h, w), sides multiples of `config.multiple`; returns logits (b, h, w, classes) in the images' dtype.
+    Call with images (b, h, w), sides multiples of `config.multiple`, or, where the network sees several slices, with stacks of them
+    (b, h, w, slices); a single slice then stands for all. Returns logits (b, h, w, classes) of the middle slice in the images' dtype.
 
     Example:
         >>> model = UNet(UNetConfig(depth=2, width=4), nnx.Rngs(0))
@@ -73,9 +78,7 @@ class UNet(nnx.Module):
     def __init__(self, config: UNetConfig, rngs: nnx.Rngs):
         widths = [config.width * 2**level for level in range(config.depth)]
         self.config = config
-        self.down = nnx.List(
-            [_Pair(w if level else 1, o, rngs) for level, (w, o) in enumerate(zip([1, *widths], widths))]
-        )
+        self.down = nnx.List([_Pair(w, o, rngs) for w, o in zip([config.slices, *widths], widths)])
         self.rise = nnx.List([_Upsampling(2 * w, w, rngs) for w in widths[:-1]])
         self.up = nnx.List([_Pair(2 * w, w, rngs) for w in widths[:-1]])
         self.head_kernel = nnx.Param(
@@ -83,10 +86,14 @@ class UNet(nnx.Module):
         )
         self.head_bias = nnx.Param(jnp.zeros(config.classes))
 
-    def __call__(self, images: Float[Array, "b h w"]) -> Float[Array, "b h w classes"]:
-        if any(side % self.config.multiple for side in images.shape[1:]):
+    def __call__(self, images: Float[Array, "b h w *slices"]) -> Float[Array, "b h w classes"]:
+        if any(side % self.config.multiple for side in images.shape[1:3]):
             raise ValueError(f"UNet: sides must be multiples of {self.config.multiple}, got {images.shape}")
-        x, skips = images[..., None], []
+        if images.ndim == 4 and images.shape[3] != self.config.slices:
+            raise ValueError(f"UNet: expected stacks of {self.config.slices} slices, got {images.shape}")
+        alone = images.ndim == 3
+        x = jnp.broadcast_to(images[..., None], (*images.shape, self.config.slices)) if alone else images
+        skips = []
         for level, pair in enumerate(self.down):
             x = pair(x)
             if level + 1 < self.config.depth:

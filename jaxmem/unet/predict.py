@@ -14,7 +14,7 @@ from jaxmem.unet.model import UNet
 
 _BLANK = 1e-4  # of the slice's standard deviation: what a tile of one value varies by when it has been resampled
 
-Slice = Float[np.ndarray, "height width"]
+Slice = Float[np.ndarray, "height width *slices"]
 
 
 def _starts(length: int, tile: int, overlap: int) -> list[int]:
@@ -35,13 +35,15 @@ def _window(length: int, start: int, tile: int, overlap: int) -> np.ndarray:
     return ramp
 
 
-def logits_in_blocks(net: Callable, images: Float[Array, "b h w"], block: int = 2) -> Float[Array, "b h w classes"]:
+def logits_in_blocks(
+    net: Callable, images: Float[Array, "b h w *slices"], block: int = 2
+) -> Float[Array, "b h w classes"]:
     """`net(images)`, on a CPU `block` images at a time: what a layer leaves then stays in the cache for the next.
 
     Elsewhere, or where `block` does not divide the batch, all at once.
 
     Arguments:
-        net: maps images (b, h, w) to logits (b, h, w, classes), each image by itself.
+        net: maps images (b, h, w) or stacks (b, h, w, slices) to logits (b, h, w, classes), each image by itself.
         images: sides as `net` demands them.
         block: images at a time.
     """
@@ -51,7 +53,7 @@ def logits_in_blocks(net: Callable, images: Float[Array, "b h w"], block: int = 
     return out.reshape(images.shape[0], *out.shape[2:])
 
 
-def _turned(images: Float[Array, "b h w"], k: int) -> Array:
+def _turned(images: Float[Array, "b h w *slices"], k: int) -> Array:
     """Images under the k-th symmetry of the square."""
     images = images.swapaxes(1, 2) if k & 4 else images
     images = images[:, ::-1] if k & 2 else images
@@ -65,7 +67,7 @@ def _back(images: Float[Array, "b h w classes"], k: int) -> Array:
     return images.swapaxes(1, 2) if k & 4 else images
 
 
-def averaged(params: Network, images: Float[Array, "b h w"], symmetries: int) -> Float[Array, "b h w classes"]:
+def averaged(params: Network, images: Float[Array, "b h w *slices"], symmetries: int) -> Float[Array, "b h w classes"]:
     """Class probabilities averaged over the first `symmetries` of the square's symmetries, which are undone.
 
     Arguments:
@@ -114,14 +116,14 @@ class Predictor:
         return -(-needed // self.multiple) * self.multiple
 
     def __call__(self, slices: Iterable[Slice]) -> Iterator[Float[np.ndarray, "height width classes"]]:
-        """Class probabilities of one slice after another, all of one size; nothing but a batch is held in memory.
+        """Class probabilities of one slice after another, all of one size, or of stacks; nothing but a batch is held in memory.
 
         A tile of one value is background, and not looked at.
         """
         pending: list[np.ndarray] = []
         for image in slices:
             pending.append(np.asarray(image, np.float32))
-            rows, columns = (len(_starts(n, self._side(n), self.overlap)) for n in image.shape)
+            rows, columns = (len(_starts(n, self._side(n), self.overlap)) for n in image.shape[:2])
             if len(pending) * rows * columns >= self.batch:
                 yield from self._flush(pending)
                 pending = []
@@ -129,29 +131,31 @@ class Predictor:
             yield from self._flush(pending)
 
     def _flush(self, images: list[np.ndarray]) -> Iterator[np.ndarray]:
-        height, width = images[0].shape
+        height, width = images[0].shape[:2]
         sides = self._side(height), self._side(width)
         padding = [(0, max(0, s - n)) for s, n in zip(sides, (height, width))]
+        padding += [(0, 0)] * (images[0].ndim - 2)
         padded = [
             np.pad(image, padding, mode="symmetric" if max(p[1] for p in padding) < min(height, width) else "edge")
             for image in images
         ]
-        rows, columns = (_starts(n, s, self.overlap) for n, s in zip(padded[0].shape, sides))
+        full = padded[0].shape[:2]
+        rows, columns = (_starts(n, s, self.overlap) for n, s in zip(full, sides))
         places = [(i, r, c) for i in range(len(images)) for r in rows for c in columns]
         tiles = np.stack([padded[i][r : r + sides[0], c : c + sides[1]] for i, r, c in places])
-        seen = np.flatnonzero(np.ptp(tiles, axis=(1, 2)) > _BLANK)
-        answer = np.zeros((*tiles.shape, self._classes), np.float32)
+        seen = np.flatnonzero(np.ptp(tiles.reshape(len(tiles), -1), axis=1) > _BLANK)
+        answer = np.zeros((*tiles.shape[:3], self._classes), np.float32)
         answer[..., 0] = 1.0
         for start in range(0, len(seen), self.batch):
             some = seen[start : start + self.batch]
-            full = np.concatenate([tiles[some], np.repeat(tiles[some[-1:]], self.batch - len(some), 0)])
-            answer[some] = self._run(full)[: len(some)]
-        total = np.zeros((len(images), *padded[0].shape, answer.shape[-1]), np.float32)
-        weight = np.zeros(padded[0].shape, np.float32)
+            call = np.concatenate([tiles[some], np.repeat(tiles[some[-1:]], self.batch - len(some), 0)])
+            answer[some] = self._run(call)[: len(some)]
+        total = np.zeros((len(images), *full, answer.shape[-1]), np.float32)
+        weight = np.zeros(full, np.float32)
         for k, (i, r, c) in enumerate(places):
             window = np.outer(
-                _window(padded[0].shape[0], r, sides[0], self.overlap),
-                _window(padded[0].shape[1], c, sides[1], self.overlap),
+                _window(full[0], r, sides[0], self.overlap),
+                _window(full[1], c, sides[1], self.overlap),
             )
             total[i, r : r + sides[0], c : c + sides[1]] += window[..., None] * answer[k]
             if i == 0:

@@ -202,7 +202,7 @@ def train(config: TrainConfig, folder: Path, report: Callable[[str], None] = pri
         scores = score(state.params, test, config.batch)
         row = {"epoch": epoch + 1, "train_loss": float(np.mean([float(v) for v in losses])), **scores}
         report(" ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()))
-        _append_row(log, row)
+        append_row(log, row)
         save_checkpoint(checkpoint, state, config)
     model = state.params.model
     held_out = simulate_set(validation_key, config.slices, config.validation_images, report)
@@ -214,12 +214,12 @@ def train(config: TrainConfig, folder: Path, report: Callable[[str], None] = pri
     return model
 
 
-def _append_row(path: Path, row: dict) -> None:
+def append_row(path: Path, row: dict) -> None:
     """Add a row to the loss curve, dropping rows of epochs about to be repeated after a kill."""
     rows = []
     if path.exists():
         with path.open() as file:
-            rows = [r for r in csv.DictReader(file) if int(r["epoch"]) < row["epoch"]]
+            rows = [r for r in csv.DictReader(file) if float(r["epoch"]) < row["epoch"]]
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(row))
         writer.writeheader()
