@@ -128,3 +128,32 @@ def _expanded(key: Any) -> list[Any]:
         raise IndexError(
             "a LazyArray takes whole numbers and slices; make an array of it with numpy.asarray first"
         ) from None
+
+
+class Negated(NDArrayOperatorsMixin):
+    """A volume with its contrast inverted: what is indexed is read, and comes as 32-bit floats.
+
+    Arguments:
+        stored: (nz, ny, nx), an array or what can be indexed like one.
+    """
+
+    ndim = 3
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, stored: Any):
+        self.base, self.shape = stored, tuple(stored.shape)
+        self.size, self.nbytes = int(np.prod(stored.shape)), int(stored.nbytes)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if copy is False:
+            raise ValueError("an inverted volume cannot be viewed without a copy")
+        return self[:].astype(dtype or self.dtype, copy=False)
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        return getattr(ufunc, method)(*(np.asarray(i) if isinstance(i, Negated) else i for i in inputs), **kwargs)
+
+    def __getitem__(self, key: Any) -> Any:
+        return np.negative(np.asarray(self.base[key], np.float32))

@@ -61,7 +61,9 @@ def _check(path: Path) -> _Header:
     return _Header((nx, ny, nz), mode, stamp == _IMOD_STAMP and not flags & 1, extended)
 
 
-def read_mrc(path: str | Path, voxel_size: float | None = None, *, labels: bool = False) -> Tomogram:
+def read_mrc(
+    path: str | Path, voxel_size: float | None = None, *, labels: bool = False, unsigned: bool = False
+) -> Tomogram:
     """Read a volume.
 
     Uncompressed files are memory-mapped. Axes are put into zyx order. The origin follows ChimeraX: the header's origin,
@@ -71,6 +73,7 @@ def read_mrc(path: str | Path, voxel_size: float | None = None, *, labels: bool 
         path: .mrc, .rec, .map, .st; also with .gz or .bz2.
         voxel_size: A; replaces the header's. Needed where the header has 0 or 1.0, which count as unknown.
         labels: the file holds a truth's labels: its voxel size may be unknown (1.0 is then returned).
+        unsigned: bytes of mode 0 are 0 to 255, though the header does not say so.
 
     Raises:
         JaxmemError: not an MRC file, truncated, complex or RGB, unknown or non-cubic voxel size.
@@ -101,11 +104,14 @@ def read_mrc(path: str | Path, voxel_size: float | None = None, *, labels: bool 
             raise JaxmemError(f"{path}: truncated: the header claims {count} voxels; copy it again")
         lengths = np.array([float(head.cella[a]) for a in "xyz"])
         intervals = np.array([int(head.mx), int(head.my), int(head.mz)])
+        if intervals[2] == 1 and int(head.ispg) == 0 and header.shape[2] > 1:
+            # the header of a stack of images: its third length is that of one slice, or of all
+            lengths[2] = lengths[0] / max(intervals[0], 1)
         axes = [int(head.mapc), int(head.mapr), int(head.maps)]
         starts = [int(head.nxstart), int(head.nystart), int(head.nzstart)]
         head_origin = (float(head.origin.x), float(head.origin.y), float(head.origin.z))
     data = data.reshape(header.shape[::-1])
-    if header.unsigned_bytes and data.dtype == np.int8:
+    if (header.unsigned_bytes or unsigned) and data.dtype == np.int8:
         data = data.view(np.uint8)
     axes = axes if sorted(axes) == [1, 2, 3] else [1, 2, 3]
     by_array_axis = axes[::-1]  # sections, rows, columns

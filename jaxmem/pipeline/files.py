@@ -26,10 +26,12 @@ from jaxmem.io import (
     write_ply,
     write_zarr,
 )
+from jaxmem.io.meshes.colours import of_membrane
+from jaxmem.pipeline.export import write_scene, write_view
 from jaxmem.pipeline.keeping.pieces import Pieces
 from jaxmem.pipeline.volume import is_flat
 from jaxmem.report import write_report
-from jaxmem.results import Evidence, Found, Result, Vertices, triangles
+from jaxmem.results import Evidence, Found, Result, Triangles, Vertices, triangles
 from jaxmem.surface import is_watertight
 from jaxmem.types import JaxmemError, Tomogram
 
@@ -129,13 +131,17 @@ def write_run(
         for number in range(1, len(result.membranes) + 1):
             one = triangles(result, number)
             name = folder / "surfaces" / f"membrane_{number:03d}"
-            properties = {f"n{a}": one.normals[:, i] for i, a in enumerate("xyz")} | one.values
+            properties = {f"n{a}": one.normals[:, i] for i, a in enumerate("xyz")} | one.values | _shades(number, one)
             comment = "coordinates and sigma in A, curvatures in 1/A and 1/A^2"
             write_ply(name.with_suffix(".ply"), one.vertices, one.faces, properties, comment)
             if obj:
                 write_obj(name.with_suffix(".obj"), one.vertices, one.faces, one.normals)
             rows.append(_row(result, number))
         write_csv(folder / "membranes.csv", rows, COLUMNS)
+        each = range(1, len(result.membranes) + 1)
+        for scene, colour in (("membranes", "membrane"), ("sigma", "sigma")):
+            write_scene(folder / f"{scene}.glb", lambda: ((n, triangles(result, n)) for n in each), colour)
+        write_view(folder, Path(target), source, len(result.labels) // 2)
         if zarr:
             write_zarr(folder / "membranes.zarr", result.uncertainty, result.labels, tomogram, rows)
         if pieces is not None:
@@ -185,6 +191,12 @@ def peak_memory() -> int | None:
     except ImportError:  # Windows
         return None
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _shades(number: int, one: Triangles) -> dict[str, np.ndarray]:
+    """The colour of a membrane on each of its vertices, as bytes."""
+    shade = np.round(255 * of_membrane(number)).astype(np.uint8)
+    return {name: np.full(len(one.vertices), c) for name, c in zip(("red", "green", "blue"), shade)}
 
 
 _PACKAGES = ("jaxmem", "jax", "jaxlib", "flax", "equinox", "numpy", "scipy", "scikit-image", "mrcfile")

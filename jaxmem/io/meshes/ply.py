@@ -21,11 +21,11 @@ def write_ply(
         path: file.
         vertices: (n, 3) xyz, A.
         faces: (m, 3) vertex indices.
-        properties: per-vertex values (n,); bool is stored as uchar, everything else as float.
+        properties: per-vertex values (n,); bool and bytes are stored as uchar, everything else as float.
         comment: one line, units for instance.
     """
     fields = [("x", "<f4"), ("y", "<f4"), ("z", "<f4")]
-    fields += [(name, "u1" if values.dtype == bool else "<f4") for name, values in properties.items()]
+    fields += [(name, "u1" if values.dtype in (bool, np.uint8) else "<f4") for name, values in properties.items()]
     table = np.empty(len(vertices), fields)
     for axis, name in enumerate("xyz"):
         table[name] = vertices[:, axis]

@@ -1,0 +1,62 @@
+"""Files read back by libraries that no one here wrote; `.ci/peers` installs them, other runs of the tests skip this."""
+
+import numpy as np
+import pytest
+
+from jaxmem.cli import main
+from jaxmem.pipeline.export import export_run, surfaces_of
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, shells):
+    from jaxmem.io import write_mrc
+    from jaxmem.types import Tomogram
+
+    folder = tmp_path_factory.mktemp("peers")
+    mask = (shells[0] == 3).astype(np.int8)
+    write_mrc(folder / "mask.mrc", mask, Tomogram(mask, 12.0, (100.0, -50.0, 30.0)))
+    assert main(["fit", str(folder / "mask.mrc"), "-o", str(folder / "run"), "--quiet"]) == 0
+    export_run(folder / "run", ["glb", "vtp", "obj", "star"], folder / "out", spacing=100.0)
+    return folder
+
+
+def test_trimesh_reads_glb_obj_and_ply(run):
+    trimesh = pytest.importorskip("trimesh", reason="trimesh is not installed: .ci/peers does that")
+    ((_, one),) = surfaces_of(run / "run")
+    scene = trimesh.load(run / "run" / "membranes.glb")
+    assert list(scene.geometry) == ["membrane 1"]
+    mesh = scene.geometry["membrane 1"]
+    assert np.abs(mesh.bounds - [one.vertices.min(0), one.vertices.max(0)]).max() < 0.01 * 12.0
+    assert mesh.is_watertight
+    assert mesh.visual.kind == "vertex"
+    for path in (run / "out" / "membrane_001.obj", run / "run" / "surfaces" / "membrane_001.ply"):
+        other = trimesh.load(path, process=False)
+        assert np.abs(other.bounds - mesh.bounds).max() < 0.01 * 12.0
+        assert len(other.faces) == len(one.faces)
+
+
+def test_pyvista_reads_vtp_and_ply(run):
+    pyvista = pytest.importorskip("pyvista", reason="pyvista is not installed: .ci/peers does that")
+    ((_, one),) = surfaces_of(run / "run")
+    mesh = pyvista.read(run / "out" / "membrane_001.vtp")
+    assert np.abs(mesh.points * 10.0 - one.vertices).max() < 0.01 * 12.0
+    assert np.allclose(mesh.point_data["sigma"] * 10.0, one.values["sigma"], rtol=1e-4)
+    assert {"kappa_1", "kappa_2", "mean_curvature", "gauss_curvature", "kappa_1_sigma"} <= set(mesh.point_data.keys())
+    assert mesh.n_open_edges == 0
+    ply = pyvista.read(run / "run" / "surfaces" / "membrane_001.ply")
+    assert np.abs(ply.points - one.vertices).max() < 0.01 * 12.0
+
+
+def test_starfile_reads_points(run):
+    starfile = pytest.importorskip("starfile", reason="starfile is not installed: .ci/peers does that")
+    table = starfile.read(run / "out" / "points.star")
+    assert len(table) > 10
+    assert (table["rlnTomoManifoldIndex"] == 1).all()
+    ((_, one),) = surfaces_of(run / "run")
+    from jaxmem.io import read_mrc
+
+    shape = np.array(read_mrc(run / "run" / "labels.mrc").data.shape[::-1])
+    places = table[[f"rlnCenteredCoordinate{a}Angst" for a in "XYZ"]].to_numpy()
+    world = places + 0.5 * shape * 12.0 + [100.0, -50.0, 30.0]
+    gap = np.linalg.norm(world[:, None] - one.vertices[None], axis=-1).min(1)
+    assert np.median(gap) < 12.0
