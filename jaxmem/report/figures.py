@@ -9,6 +9,7 @@ import numpy as np
 from scipy import ndimage
 from skimage.measure import find_contours
 
+from jaxmem.io.meshes.colours import MEMBRANES
 from jaxmem.types import MEMBRANE, Tomogram
 
 if TYPE_CHECKING:
@@ -26,9 +27,7 @@ def new_figure(width: float, height: float) -> "matplotlib.figure.Figure":
 
 def _colours() -> np.ndarray:
     """Ten colours that are told apart; a row is red, green, blue and opacity, from 0 to 1."""
-    from matplotlib import colormaps
-
-    return colormaps["tab10"](np.arange(10))
+    return np.insert(MEMBRANES, 3, 1.0, axis=1)
 
 
 def as_png(figure: "matplotlib.figure.Figure") -> str:
@@ -234,5 +233,17 @@ def reliability_figure(scores: dict[str, Any]) -> "matplotlib.figure.Figure":
     axes.plot([0, 1], [0, 1], color="0.7")
     axes.plot(levels, list(scores["reliability"].values()), marker="o")
     axes.set(xlabel="level of the interval", ylabel="share within", xlim=(0, 1), ylim=(0, 1))
+    figure.tight_layout()
+    return figure
+
+
+def losses_figure(losses: dict[str, list[float]]) -> "matplotlib.figure.Figure":
+    """Loss on the images that a network learnt from and on others, after each epoch (paper, Fig. 16)."""
+    figure = new_figure(6.0, 3.0)
+    axes = figure.add_subplot()
+    axes.plot(losses["epoch"], losses["train_loss"], marker="o", label="training images")
+    axes.plot(losses["epoch"], losses["loss"], marker="o", label="test images")
+    axes.set(xlabel="epoch", ylabel="loss", yscale="log")
+    axes.legend()
     figure.tight_layout()
     return figure
