@@ -47,15 +47,22 @@ def resident() -> int:
     return int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if pages.exists() else 0
 
 
+def give_back() -> None:
+    """Return memory that is free within this process to the system."""
+    gc.collect()
+    if sys.platform == "linux":
+        getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)(0)
+
+
 @pytest.fixture(autouse=True)
 def programs_are_dropped():
     """Drop compiled programs between tests once they fill the memory; the files of the cache stay."""
     yield
     if resident() > MOST_MEMORY:
+        give_back()
+    if resident() > MOST_MEMORY:
         jax.clear_caches()
-        gc.collect()
-        if sys.platform == "linux":
-            getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)(0)
+        give_back()
 
 
 @functools.cache

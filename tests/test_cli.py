@@ -46,6 +46,12 @@ def test_fit_then_evaluate(mrc, shells, mask, tmp_path, capsys):
     assert main(["evaluate", str(run), "--truth", str(truth), "--classes", str(classes)]) == 0
     assert "100.00% of pixels are right" in capsys.readouterr().out
     assert (run / "report.html").read_text().count("<h2>Against the truth</h2>") == 1
+    losses = tmp_path / "loss.csv"
+    losses.write_text("epoch,train_loss,loss\n1,0.4,0.5\n2,0.2,0.3\n")
+    assert main(["evaluate", str(run), "--truth", str(truth), "--losses", str(losses)]) == 0
+    assert json.loads((run / "scores.json").read_text())["losses"]["loss"] == [0.5, 0.3]
+    assert "after each epoch" in (run / "report.html").read_text()
+    fails(capsys, ["evaluate", run, "--truth", truth, "--losses", classes], "classes.mrc", "loss.csv")
     before = (run / "labels.mrc").read_bytes()
     fails(capsys, ["fit", source, "-o", run], str(run), "--overwrite")
     assert (run / "labels.mrc").read_bytes() == before
@@ -58,15 +64,6 @@ def test_fit_then_evaluate(mrc, shells, mask, tmp_path, capsys):
     fails(capsys, ["evaluate", run, "--truth", truth, other], "exactly one")
     (tmp_path / "bad.npz").write_text("x")
     fails(capsys, ["evaluate", run, "--truth", truth, tmp_path / "bad.npz"], "bad.npz")
-
-
-def test_segment_of_nothing_succeeds(mrc, tmp_path, capsys):
-    noise = np.random.default_rng(0).normal(size=(24, 80, 80)).astype(np.float32)
-    assert main(["segment", str(mrc(noise)), "-o", str(tmp_path / "run")]) == 0
-    captured = capsys.readouterr()
-    assert "0 membranes" in captured.out
-    assert "no membrane was found" in captured.err
-    assert (tmp_path / "run" / "manifest.json").exists()
 
 
 def test_problems_with_the_input(mrc, tmp_path, capsys):

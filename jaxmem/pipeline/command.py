@@ -15,7 +15,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from jaxmem.grouping.rl.weights import load_linker
-from jaxmem.io import OutputFolder, is_zarr, read_volume, sha256
+from jaxmem.io import OutputFolder, is_zarr, oddities, read_volume, sha256
 from jaxmem.pipeline.files import KEPT, write_run
 from jaxmem.pipeline.keeping.pieces import Pieces
 from jaxmem.pipeline.keeping.record import Progress, Run
@@ -46,6 +46,8 @@ def segment_file(
     memory: float | None = None,
     obj: bool = False,
     zarr: bool = False,
+    invert: bool = False,
+    unsigned: bool = False,
     progress: Progress | None = None,
     arguments: Sequence[str] = (),
 ) -> int:
@@ -66,6 +68,8 @@ def segment_file(
         memory: bytes that may be used; half of what is free when None.
         obj: write OBJ meshes, too.
         zarr: write labels and uncertainty as OME-Zarr, too.
+        invert: membranes are bright in the tomogram.
+        unsigned: the file's bytes are 0 to 255, though its header does not say so.
         progress: told how far each stage is.
         arguments: for the manifest.
 
@@ -81,11 +85,12 @@ def segment_file(
     _, pixel_size, weights = load_weights(config.network.weights or None)
     linker = load_linker(config.grouping.weights or None).digest if config.grouping.method == "rl" else ""
     task = _Task(
-        {"voxel_size": voxel_size, "level": level, "pixel_size": pixel_size},
+        {"voxel_size": voxel_size, "level": level, "pixel_size": pixel_size, "invert": invert, "unsigned": unsigned},
         {"obj": obj, "zarr": zarr, "arguments": arguments, "command": "segment"},
-        (level, weights, linker),
+        (level, weights, linker, invert, unsigned),
         lambda tomogram: for_tomogram(config, tomogram.voxel_size),
         lambda tomogram, run: segment(tomogram, config, run=run),
+        look=True,
     )
     return _run(source, target, task, overwrite=overwrite, keep=keep, memory=memory, progress=progress)
 
@@ -152,6 +157,7 @@ class _Task(NamedTuple):
         depends: on what the result depends besides the file, its voxel size and the settings.
         settings: those that pieces are named after, for a volume.
         find: the command itself.
+        look: the input is a tomogram, which is looked at first.
     """
 
     reading: dict[str, Any]
@@ -159,6 +165,7 @@ class _Task(NamedTuple):
     depends: tuple[object, ...]
     settings: Callable[[Tomogram], Config]
     find: Callable[[Tomogram, Run], Result]
+    look: bool = False
 
 
 def _run(
@@ -176,11 +183,17 @@ def _run(
     with working_folder(target) as partial:
         tomogram = as_volume(read_volume(source, **task.reading))
         log.info("%s: %s voxels (x, y, z) of %.2f A", source, tomogram.data.shape[::-1], tomogram.voxel_size)
+        odd = oddities(tomogram, str(source)) if task.look else []
+        for one in odd[:1]:
+            if one.fatal:
+                raise JaxmemError(one.line)
         digest = digest_of(source)
         keys = stage_keys(str((digest, tomogram.voxel_size, *task.depends)), task.settings(tomogram))
         needs = _checked(source, target, tomogram, memory)
         pieces = Pieces(partial / "pieces", target / KEPT)
         run = Run(progress, pieces, keys, needs.workers, partial / "seconds.json")
+        for one in odd:
+            run.warn(one.line)
         result = task.find(tomogram, run)
         most = {None: _KEEP * tomogram.data.size * tomogram.data.dtype.itemsize, True: np.inf, False: -1.0}[keep]
         write_run(

@@ -1,7 +1,12 @@
 """Settings read from a TOML file."""
 
 import dataclasses
+import inspect
+import json
+import re
+import textwrap
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -9,24 +14,82 @@ from jaxmem.settings import Config
 from jaxmem.types import JaxmemError
 
 
-def load_config(path: str | Path | None) -> Config:
+def load_config(path: str | Path | None, changes: Sequence[str] = ()) -> Config:
     """Read a TOML file with one table per stage; what it does not name keeps its default.
 
+    Arguments:
+        path: the file; none when None.
+        changes: settings that replace the file's, as `fit.alpha=1.3`.
+
     Raises:
-        JaxmemError: if the file is missing, not TOML, or names something unknown, of the wrong type or out of range.
+        JaxmemError: if the file is missing, not TOML, or names something unknown, of the wrong type or out of range; or a change does.
     """
-    if path is None:
-        return Config()
+    table: dict[str, Any] = {}
+    if path is not None:
+        try:
+            table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise JaxmemError(f"{path}: cannot be read ({error.strerror}); check the name") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise JaxmemError(f"{path}: not valid TOML ({error})") from None
+        try:
+            _build(Config, table, "")
+        except JaxmemError as error:
+            raise JaxmemError(f"{path}: {error}") from None
+    for change in changes:
+        section, name, value = _parsed(change)
+        table.setdefault(section, {})[name] = value
+        try:
+            _build(Config, {section: {name: value}}, "")
+        except JaxmemError as error:
+            raise JaxmemError(f"--set {change}: {error}") from None
+    return _build(Config, table, "")
+
+
+def _parsed(change: str) -> tuple[str, str, Any]:
+    """Section, name and value of `section.name=value`; what is no number, truth value or quoted text is a text."""
+    name, equals, value = (part.strip() for part in change.partition("="))
+    section, dot, name = name.partition(".")
+    if not (equals and dot and value):
+        raise JaxmemError(f"--set {change}: expected section.name=value, fit.alpha=1.3 for instance")
     try:
-        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise JaxmemError(f"{path}: cannot be read ({error.strerror}); check the name") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise JaxmemError(f"{path}: not valid TOML ({error})") from None
-    try:
-        return _build(Config, table, "")
-    except JaxmemError as error:
-        raise JaxmemError(f"{path}: {error}") from None
+        return section, name, tomllib.loads(f"x = {value}")["x"]
+    except tomllib.TOMLDecodeError:
+        return section, name, value
+
+
+def describe_settings() -> str:
+    """All settings with their meaning and their defaults, as a TOML file in which nothing is set.
+
+    Example:
+        >>> "# alpha = 1.2" in describe_settings()
+        True
+    """
+    lines = [
+        "# All settings of jaxmem: take away the # before what you change. Settings without a value are decided from the data."
+    ]
+    for section, value in ((f.name, getattr(Config(), f.name)) for f in dataclasses.fields(Config)):
+        meanings = _meanings(type(value))
+        lines += ["", f"[{section}]"]
+        for field in dataclasses.fields(value):
+            lines += textwrap.wrap(meanings[field.name], 110, initial_indent="# ", subsequent_indent="#   ")
+            lines += [f"# {field.name} = {_toml(getattr(value, field.name))}", ""]
+    return "\n".join(lines)
+
+
+def _toml(value: Any) -> str:
+    return "" if value is None else json.dumps(value)
+
+
+def _meanings(cls: type) -> dict[str, str]:
+    """What a record's docstring says of each of its attributes; of names that share a line, the same."""
+    found: dict[str, str] = {}
+    text = inspect.getdoc(cls) or ""
+    for entry in re.split(r"\n    (?=[a-z])", text.partition("Attributes:")[2].partition("\n\n")[0]):
+        names, colon, meaning = entry.strip().partition(":")
+        if colon:
+            found |= dict.fromkeys((name.strip() for name in names.split(",")), " ".join(meaning.split()))
+    return found
 
 
 def _build(cls: type, table: dict[str, Any], where: str) -> Any:

@@ -1,5 +1,6 @@
 """Scores of a run against a truth: read, written as JSON, put into the report, and printed."""
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,28 @@ from jaxmem.types import JaxmemError
 _CLASSES = {0: "background", 1: "protein", 2: "membrane"}
 
 
+def read_losses(path: Path) -> dict[str, list[float]]:
+    """The table that training writes after each epoch, by column: `epoch`, `train_loss`, `loss` of test images, and their scores.
+
+    Raises:
+        JaxmemError: if it cannot be read or is not such a table.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        return {name: [float(row[name]) for row in rows] for name in ("epoch", "train_loss", "loss", *rows[0])}
+    except (OSError, UnicodeDecodeError, LookupError, TypeError, ValueError) as error:
+        raise JaxmemError(f"{path}: not a table of losses ({error}); give the loss.csv of `jaxmem train`") from None
+
+
 def score_run(
-    run: Path, truth: list[Path], *, classes: Path | None = None, filled: bool = False, out: Path | None = None
+    run: Path,
+    truth: list[Path],
+    *,
+    classes: Path | None = None,
+    filled: bool = False,
+    losses: Path | None = None,
+    out: Path | None = None,
 ) -> str:
     """Compare a finished run with a truth, write the scores as JSON, and put them into its report.
 
@@ -27,6 +48,7 @@ def score_run(
         truth: see `read_truth`.
         classes: MRC file of true classes.
         filled: the truth fills compartments, whose outlines are compared.
+        losses: `loss.csv` of the network's training, whose curves go into the report (paper, Fig. 16).
         out: where the scores go; `scores.json` in the run when None.
 
     Returns:
@@ -35,6 +57,7 @@ def score_run(
     Raises:
         JaxmemError: if something cannot be read or written, or shapes differ.
     """
+    curves = None if losses is None else read_losses(losses)
     found = read_run(run)
     labels, points = read_truth(truth)
     if labels.shape != found.labels.shape:
@@ -50,7 +73,7 @@ def score_run(
         raise JaxmemError(
             f"{classes}: has shape {known.shape}, the run {found.labels.shape}; give the classes of the same volume"
         )
-    scores = evaluate(found, labels, points, matching=matching, classes=known)
+    scores = evaluate(found, labels, points, matching=matching, classes=known) | {"losses": curves}
     out = out or run / "scores.json"
     partial = out.with_suffix(".partial")
     try:

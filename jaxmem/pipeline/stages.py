@@ -25,6 +25,7 @@ from jaxmem.pipeline.keeping.record import Progress, Run
 from jaxmem.pipeline.network import Prediction, predict
 from jaxmem.pipeline.placing.refinement import Points, refine
 from jaxmem.pipeline.pruning import Ellipses, prune_and_recover, slice_ellipses
+from jaxmem.pipeline.reasons import BRIGHT, looks_bright, membrane_shares, why_nothing
 from jaxmem.pipeline.surfaces import surfaces
 from jaxmem.pipeline.volume import as_volume, is_flat
 from jaxmem.results import Groups, Result
@@ -221,7 +222,14 @@ def segment(
     run = run or Run(progress)
     if config.grouping.method == "rl":
         load_linker(config.grouping.weights or None)  # before the network has run, what is wrong with the file is said
-    return assemble(predict(tomogram, config, run), tomogram, config, run, keep_surfaces)
+    shares = membrane_shares(tomogram, config)
+    if looks_bright(shares):
+        run.warn(BRIGHT)
+    result = assemble(predict(tomogram, config, run), tomogram, config, run, keep_surfaces)
+    if not result.membranes:
+        for k, line in enumerate(why_nothing(tomogram, shares), 1):
+            run.warn(f"reason {k}, perhaps: {line}")
+    return result
 
 
 def for_tomogram(config: Config, voxel_size: float) -> Config:

@@ -20,7 +20,19 @@ from jaxmem.settings.fitting import RefineConfig as RefineConfig
 
 @dataclass(frozen=True)
 class Config:
-    """Everything a run depends on besides its input."""
+    """Everything a run depends on besides its input; `jaxmem config` prints all settings with their meaning.
+
+    Attributes:
+        preprocess: filters before the network.
+        network: weights and tiling.
+        midline: points on the middle of membranes.
+        grouping: how points become membranes.
+        merge: region merging.
+        select: which regions are membranes, closed or open.
+        ellipse: pruning and recovery slice by slice.
+        refine: points placed by the tomogram.
+        fit: surfaces and their error bars.
+    """
 
     preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)

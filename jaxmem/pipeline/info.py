@@ -1,0 +1,73 @@
+"""What a tomogram's file says, what the network would see, and what a run will need: `jaxmem info`."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from jaxmem.io import oddities, read_volume
+from jaxmem.pipeline.keeping.record import Run
+from jaxmem.pipeline.needs import estimate, free_memory
+from jaxmem.pipeline.network import predict
+from jaxmem.pipeline.reasons import BRIGHT, looks_bright, membrane_shares
+from jaxmem.pipeline.slices import network_shape
+from jaxmem.pipeline.stages import for_tomogram
+from jaxmem.pipeline.volume import as_volume
+from jaxmem.settings import Config
+from jaxmem.unet import load_weights
+
+_BARS = " .:-=+*#%@"  # of the histogram, from none to most
+
+
+def describe_file(
+    source: str | Path,
+    *,
+    voxel_size: float | None = None,
+    level: int | None = None,
+    invert: bool = False,
+    unsigned: bool = False,
+    config: Config | None = None,
+) -> Iterator[str]:
+    """Lines about a tomogram, as they are found out; a few slices are read, and the network looks at three of them.
+
+    Arguments:
+        source: MRC file or OME-Zarr.
+        voxel_size, level, invert, unsigned: as in `segment_file`.
+        config: settings; the defaults when None.
+
+    Raises:
+        JaxmemError: if the file cannot be read.
+    """
+    config = config or Config()
+    _, pixel, _ = load_weights(config.network.weights or None)
+    tomogram = as_volume(
+        read_volume(source, voxel_size, level=level, pixel_size=pixel, invert=invert, unsigned=unsigned)
+    )
+    data, size = tomogram.data, tomogram.voxel_size
+    nz, ny, nx = data.shape
+    yield f"file        {source}"
+    yield f"voxels      {nx} x {ny} x {nz} (x, y, z) of {size:.3f} A, {data.dtype}; origin {', '.join(f'{o:.1f}' for o in tomogram.origin)} A"
+    where = np.unique(np.linspace(0, nz - 1, 7).round().astype(int))
+    values = np.concatenate([np.asarray(data[int(k)], np.float32).ravel() for k in where])
+    values = values[np.isfinite(values)]
+    if values.size:
+        low, high = np.percentile(values, [0.1, 99.9])
+        counts, _ = np.histogram(values, 48, (float(low), float(high) if high > low else float(low) + 1.0))
+        shown = "".join(_BARS[int(np.ceil((len(_BARS) - 1) * c / counts.max()))] for c in counts)
+        yield f"values      {values.min():.4g} to {values.max():.4g}, median {np.median(values):.4g}"
+        yield f"histogram   {low:.4g} |{shown}| {high:.4g}"
+    found = oddities(tomogram, str(source))
+    for one in found:
+        yield f"{'stops a run' if one.fatal else 'odd':11s} {one.line}"
+    if any(one.fatal for one in found):
+        return
+    seen = network_shape(data.shape[1:], size, pixel, config.preprocess)
+    shares = membrane_shares(tomogram, for_tomogram(config, size))
+    yield f"network     sees slices of {seen[1]} x {seen[0]} pixels of {pixel:.1f} A and calls {100 * shares[0]:.1f} % of three of them membrane"
+    if looks_bright(shares):
+        yield f"odd         {BRIGHT}"
+    clock = Run(None)
+    predict(tomogram._replace(data=np.asarray(data[nz // 2])[None]), for_tomogram(config, size), clock)
+    needs = estimate(data.shape, memory=free_memory() // 2)
+    minutes = nz * clock.seconds["network"] / 60.0
+    yield f"a run needs about {needs.memory / 1e9:.1f} GB of memory and {needs.disk / 1e9:.1f} GB of disk; the network takes about {minutes:.1f} minutes, the rest about as long"
