@@ -121,7 +121,7 @@ def accuracy() -> None:
         )
     name = f"matched to the bundled tomogram (contrast {like.contrast[0]:.1f}-{like.contrast[1]:.1f})"
     sets += [(f"10, {name}", jax.random.key(78), like, 10), (f"100, {name}", jax.random.key(79), like, 100)]
-    model = load_weights()[0]
+    model = load_weights(flat=True)[0]
     views = {k: Predictor(model, symmetries=k) for k in (1, 4)}
     print("| slices | pixels right, 1 view | 4 views | Dice background | protein | membrane |")
     print("|---|---|---|---|---|---|")

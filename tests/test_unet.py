@@ -383,7 +383,7 @@ def test_weights_of_another_architecture(tmp_path):
 
 
 def test_shipped_weights_on_slices_never_seen():
-    model, pixel_size, _ = load_weights()
+    model, pixel_size, _ = load_weights(flat=True)
     assert pixel_size == 14.0
     held_out = simulate_set(jax.random.key(123), SliceModel(size=192), 8, lambda _: None)
     scores = score(network_of(model), held_out, 4)

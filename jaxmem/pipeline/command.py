@@ -82,12 +82,14 @@ def segment_file(
     """
 
     config = config or Config()
-    _, pixel_size, weights = load_weights(config.network.weights or None)
+    own = config.network.weights or None
+    pixel_size = load_weights(own)[1]
+    weights = [load_weights(own, flat)[2] for flat in (False, True)]
     linker = load_linker(config.grouping.weights or None).digest if config.grouping.method == "rl" else ""
     task = _Task(
         {"voxel_size": voxel_size, "level": level, "pixel_size": pixel_size, "invert": invert, "unsigned": unsigned},
         {"obj": obj, "zarr": zarr, "arguments": arguments, "command": "segment"},
-        (level, weights, linker, invert, unsigned),
+        (level, *weights, linker, invert, unsigned),
         lambda tomogram: for_tomogram(config, tomogram.voxel_size),
         lambda tomogram, run: segment(tomogram, config, run=run),
         look=True,

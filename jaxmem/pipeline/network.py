@@ -12,13 +12,14 @@ from jaxtyping import Array
 from scipy import ndimage
 
 from jaxmem import preprocess
+from jaxmem.pipeline.choosing import choose
 from jaxmem.pipeline.keeping.pieces import Slabs
 from jaxmem.pipeline.keeping.record import Run
 from jaxmem.pipeline.slices import Odd, blank_of, network_shape, prepared_slices, prepared_stacks
 from jaxmem.pipeline.volume import is_flat, let_go
 from jaxmem.settings import Config
 from jaxmem.types import BACKGROUND, MEMBRANE, PROTEIN, Tomogram
-from jaxmem.unet import Predictor, load_weights
+from jaxmem.unet import Predictor
 
 _EDGE = 80.0  # A; from a blank area, within which nothing is looked for
 _BATCH = 4  # slices, a multiple of which a slab has; as many as the network's tiles in a call
@@ -58,8 +59,8 @@ def predict(tomogram: Tomogram, config: Config, run: Run) -> Prediction:
     Raises:
         JaxmemError: if the weights cannot be read.
     """
-    model, pixel_size, digest = load_weights(config.network.weights or None)
     shape = tomogram.data.shape
+    model, pixel_size, digest = choose(tomogram, config, run)
     depth = model.config.slices > 1
     twice = config.preprocess.z_sigma > 0 and not is_flat(shape) and not depth
     n = config.network

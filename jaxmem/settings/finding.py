@@ -32,12 +32,19 @@ class PreprocessConfig:
         not_negative("preprocess", self, *(f.name for f in fields(self)))
 
 
+SEEN = ("auto", "depth", "slice")
+"""What the network sees."""
+
+
 @dataclass(frozen=True)
 class NetworkConfig:
     """Prediction.
 
     Attributes:
         weights: file of `jaxmem train`; the package's own when empty.
+        sees: of the package's own weights "depth", which see each slice with its neighbours, or "slice", which see single slices. "auto" takes
+            those that see depth, unless in a few slices they find less than half of what the others find: then the tomogram is unlike all
+            that they learnt from.
         tile: longest side of a tile, pixels.
         overlap: of neighbouring tiles, pixels.
         symmetries: 1, 2, 4 or 8: averaged over so many turned and mirrored slices. On average more than one gains nothing
@@ -45,6 +52,7 @@ class NetworkConfig:
     """
 
     weights: str = ""
+    sees: str = "auto"
     tile: int = 512
     overlap: int = 64
     symmetries: int = 1
@@ -52,6 +60,7 @@ class NetworkConfig:
     def __post_init__(self):
         demand(
             "network",
+            (self.sees in SEEN, f"sees must be one of {', '.join(SEEN)}, got {self.sees!r}"),
             (self.symmetries in (1, 2, 4, 8), f"symmetries must be 1, 2, 4 or 8, got {self.symmetries}"),
             (self.tile >= 64 and self.tile % 64 == 0, f"tile must be a multiple of 64, got {self.tile}"),
             (0 < self.overlap < self.tile, f"overlap must lie between 0 and tile, got {self.overlap}"),

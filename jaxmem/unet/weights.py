@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
@@ -16,23 +17,61 @@ from jaxmem.checkpoints import flatten, unflatten
 from jaxmem.types import JaxmemError
 from jaxmem.unet.model import UNet, UNetConfig
 
-
-def default_weights() -> Path:
-    """Path of the weights that come with the package."""
-    return Path(str(resources.files("jaxmem") / "unet" / "weights" / "unet.safetensors"))
+_SCALE = ".scale"  # ends the name of the steps of an array that is stored in bytes
 
 
-def save_weights(path: Path, model: UNet, pixel_size: float) -> None:
-    """Write a model; `pixel_size` in A is the sampling it was trained at."""
+def default_weights(flat: bool = False) -> Path:
+    """Path of the weights that come with the package: of a network that sees neighbouring slices, or of one for single slices.
+
+    Arguments:
+        flat: for an input of a few slices.
+    """
+    name = "slice" if flat else "depth"
+    return Path(str(resources.files("jaxmem") / "unet" / "weights" / f"{name}.safetensors"))
+
+
+def save_weights(path: Path, model: UNet, pixel_size: float, small: bool = False) -> None:
+    """Write a model.
+
+    Arguments:
+        path: file.
+        model: the network.
+        pixel_size: A, the sampling it was trained at.
+        small: kernels in bytes, in steps of a 127th of each output channel's largest weight: a quarter of the size.
+    """
     header = {"config": json.dumps(asdict(model.config)), "pixel_size": str(pixel_size)}
-    save_file(flatten(nnx.state(model, nnx.Param).to_pure_dict()), path, metadata=header)
+    arrays = flatten(nnx.state(model, nnx.Param).to_pure_dict())
+    save_file(_in_bytes(arrays) if small else arrays, path, metadata=header)
 
 
-def load_weights(path: str | Path | None = None) -> tuple[UNet, float, str]:
-    """Read a model; it computes in single precision, also where the file holds half.
+def _in_bytes(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Arrays of two axes or more in whole steps, and the steps of each of the last axis; the others in half precision."""
+    out = {}
+    for name, array in arrays.items():
+        if array.ndim < 2:
+            out[name] = np.asarray(array, np.float16)
+            continue
+        step = np.maximum(np.abs(array).max(tuple(range(array.ndim - 1))), 1e-8) / 127.0
+        out[name] = np.round(array / step).astype(np.int8)
+        out[name + _SCALE] = step.astype(np.float32)
+    return out
+
+
+def _in_numbers(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What `_in_bytes` was made from, nearly; anything else as it is."""
+    found = {}
+    for name, array in arrays.items():
+        if not name.endswith(_SCALE):
+            found[name] = array * arrays[name + _SCALE] if name + _SCALE in arrays else array
+    return found
+
+
+def load_weights(path: str | Path | None = None, flat: bool = False) -> tuple[UNet, float, str]:
+    """Read a model; it computes in single precision, also where the file holds half, or bytes.
 
     Arguments:
         path: safetensors file; the package's own when None.
+        flat: of the package's own, the one for an input of a few slices.
 
     Returns:
         The model, the pixel size in A it was trained at, and the file's SHA-256.
@@ -40,11 +79,11 @@ def load_weights(path: str | Path | None = None) -> tuple[UNet, float, str]:
     Raises:
         JaxmemError: if the file is missing, unreadable, or of another architecture.
     """
-    path = Path(path) if path is not None else default_weights()
+    path = Path(path) if path is not None else default_weights(flat)
     try:
         with safe_open(path, "numpy") as file:
             header = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            arrays = _in_numbers({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 - not a dict
         config = UNetConfig(**json.loads(header["config"]))
         pixel_size = float(header["pixel_size"])
         if config.classes != 3:
