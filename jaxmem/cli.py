@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from jaxmem.arguments import parser
+from jaxmem._arguments import parser
 from jaxmem.console import failed, prepare
 from jaxmem.types import JaxmemError
 

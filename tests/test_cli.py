@@ -131,7 +131,7 @@ def test_a_reader_that_has_gone(monkeypatch, capfd):
     os.close(read)
     with os.fdopen(write, "w") as out:
         monkeypatch.setattr(sys, "stdout", out)
-        monkeypatch.setattr(cli, "_demo", lambda args: print("report: somewhere") or 0)
+        monkeypatch.setitem(cli._VERBS, "demo", lambda args: print("report: somewhere") or 0)
         assert main(["demo"]) == 141
     assert capfd.readouterr().err == ""
 

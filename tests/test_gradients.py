@@ -137,6 +137,7 @@ CASES = {
     "numerics.cleaned": Case(lambda x: numerics.cleaned(x, jnp.arange(16) < 9), (SHELL,), ((np.full((16, 3), np.nan),),)),
     "numerics.inverse_lower": Case(lambda a: numerics.inverse_lower(jnp.tril(a)), (SQUARE,)),
     "numerics.square_of_lower": Case(lambda a: numerics.square_of_lower(jnp.tril(a)), (SQUARE,)),
+    "preprocess.normalised_stack": Case(preprocess.normalised_stack, (VOLUME[..., :5],), ((np.ones((8, 8, 3)),),)),
     "preprocess.robust_normalise": Case(preprocess.robust_normalise, (IMAGE,), ((np.ones((8, 8)),),)),
     "preprocess.safe_std": Case(preprocess.safe_std, (IMAGE,), ((np.ones((8, 8)),),)),
     "preprocess.gaussian": Case(lambda a: preprocess.gaussian(a, (1.0, 1.0)), (IMAGE,), ((np.ones((8, 8)),),)),

@@ -21,7 +21,7 @@ RINGS = [
     {"ellipse", "gp", "anchors", "levelset", "density", "membrane", "ridges", "preprocess", "simulate"},
     {"unet", "grouping"},
     {"surface", "metrics", "results", "io", "report"},
-    {"pipeline", "batch", "console", "arguments", "cli", "__main__"},
+    {"pipeline", "batch", "console", "_arguments", "cli", "__main__"},
 ]
 RING = {name: ring for ring, names in enumerate(RINGS) for name in names}
 MODULES = [m.name for m in pkgutil.walk_packages([str(PACKAGE)], "jaxmem.")]
@@ -208,7 +208,7 @@ def test_readme_commands_are_those_of_ci():
     assert "pip install . && jaxmem demo" in readme
     assert "pip install '.[test]' && pytest" in readme
     assert "README.md" in ci  # it takes the command from there
-    verbs = (PACKAGE / "cli.py").read_text() + (PACKAGE / "batch" / "verbs.py").read_text()
+    verbs = (PACKAGE / "_arguments.py").read_text() + (PACKAGE / "batch" / "verbs.py").read_text()
     for option in re.findall(r"(?<=\s)--[a-z-]+", readme.split("## Commands")[1].split("\n## ")[0]):
         assert f'"{option}"' in verbs, option
 

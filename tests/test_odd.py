@@ -12,8 +12,10 @@ import pytest
 from jaxmem import Config, Tomogram, load_config
 from jaxmem.cli import main
 from jaxmem.io import Negated, oddities, read_mrc, read_volume
+from jaxmem.pipeline.choosing import Shares, choose, look
 from jaxmem.pipeline.info import describe_file
-from jaxmem.pipeline.reasons import looks_bright, membrane_shares, why_nothing
+from jaxmem.pipeline.keeping.record import Run
+from jaxmem.pipeline.reasons import looks_bright, why_nothing
 from jaxmem.pipeline.stages import for_tomogram
 
 NOISE = np.random.default_rng(0).normal(size=(12, 40, 40)).astype(np.float32)
@@ -103,12 +105,18 @@ def test_bright_membranes_are_told(tmp_path, capsys):
     source = resources.files("jaxmem") / "data" / "phantom.mrc.gz"
     tomogram = read_mrc(str(source))
     config = for_tomogram(Config(), tomogram.voxel_size)
-    shares = membrane_shares(tomogram, config)
+    shares = look(tomogram, config, Run(None))
     assert not looks_bright(shares)
-    inverted = shares[::-1]
+    inverted = shares._replace(single=shares.inverted, inverted=shares.single)
     assert looks_bright(inverted)
     assert "--invert" in why_nothing(tomogram, inverted)[0]
-    assert "voxel size" in why_nothing(tomogram, (0.0, 0.0))[0]
+    assert "voxel size" in why_nothing(tomogram, Shares(0.0, 0.0, 0.0))[0]
+    shape = tomogram.data.shape
+    for seen, sizes in ((shares, 5), (shares._replace(depth=0.0), 1)):
+        run = Run(None)
+        assert choose(shape, seen, config, run).model.config.slices == sizes
+        assert len(run.decisions) == (sizes == 1)
+    assert choose((1, *shape[1:]), shares, config, Run(None)).model.config.slices == 1
     lines = "\n".join(describe_file(str(source), invert=True))
     for words in ("192 x 192 x 96", "histogram", "bright", "GB of memory"):
         assert words in lines

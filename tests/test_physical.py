@@ -99,7 +99,7 @@ def test_what_the_wedge_hides(normal, seen):
 def test_the_projector_agrees_with_radon():
     size = 41
     z, _, x = np.indices((size, 1, size)) - (size - 1) / 2
-    disc = np.exp(-0.5 * ((np.hypot(z - 4, x + 6) - 7.0) / 1.5) ** 2)
+    disc = np.exp(-0.5 * ((np.hypot(z - 4, x + 6) - 5.0) / 1.2) ** 2)
     disc = np.where(disc > 1e-6, disc, 0.0)
     angles = np.array([-50.0, -20.0, 0.0, 33.0, 45.0])
     ours = np.asarray(project(jnp.asarray(disc, jnp.float32), jnp.asarray(angles, jnp.float32)))[:, 0]

@@ -71,6 +71,9 @@ def test_files_of_a_run_lie_on_the_input(tmp_path, phantom, segmented):
         "labels.mrc",
         "uncertainty.mrc",
         "membranes.csv",
+        "membranes.glb",
+        "sigma.glb",
+        "view.cxc",
         "report.html",
         "manifest.json",
     } | {f"surfaces/membrane_{i:03d}.{e}" for i in range(1, count + 1) for e in ("ply", "obj")}

@@ -75,7 +75,7 @@ class _Stop(BaseException):
     """Ends a run in the middle, as a signal would."""
 
 
-@pytest.mark.parametrize(("stage", "after"), [("network", 70), ("refinement", 3), ("surfaces", 1)])
+@pytest.mark.parametrize(("stage", "after"), [("network", 30), ("refinement", 3), ("surfaces", 1)])
 def test_a_broken_run_goes_on(small, whole, tmp_path, stage, after):
     def stop(name, done, total):
         if name == stage and done >= after:

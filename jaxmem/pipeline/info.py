@@ -1,15 +1,16 @@
 """What a tomogram's file says, what the network would see, and what a run will need: `jaxmem info`."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from jaxmem.io import oddities, read_volume
+from jaxmem.pipeline.choosing import choose, look, membrane_share
 from jaxmem.pipeline.keeping.record import Run
 from jaxmem.pipeline.needs import estimate, free_memory
-from jaxmem.pipeline.network import predict
-from jaxmem.pipeline.reasons import BRIGHT, looks_bright, membrane_shares
+from jaxmem.pipeline.reasons import BRIGHT, looks_bright
 from jaxmem.pipeline.slices import network_shape
 from jaxmem.pipeline.stages import for_tomogram
 from jaxmem.pipeline.volume import as_volume
@@ -61,13 +62,17 @@ def describe_file(
         yield f"{'stops a run' if one.fatal else 'odd':11s} {one.line}"
     if any(one.fatal for one in found):
         return
-    seen = network_shape(data.shape[1:], size, pixel, config.preprocess)
-    shares = membrane_shares(tomogram, for_tomogram(config, size))
-    yield f"network     sees slices of {seen[1]} x {seen[0]} pixels of {pixel:.1f} A and calls {100 * shares[0]:.1f} % of three of them membrane"
+    settings, quiet = for_tomogram(config, size), Run(None)
+    shares = look(tomogram, settings, quiet)
+    chosen = choose(data.shape, shares, settings, quiet)
+    seen = network_shape(data.shape[1:], size, chosen.pixel_size, config.preprocess)
+    sees = "each slice with its neighbours" if chosen.model.config.slices > 1 else "single slices"
+    yield f"network     sees {sees}, {seen[1]} x {seen[0]} pixels of {chosen.pixel_size:.1f} A"
+    yield f"membrane    {100 * shares.single:.1f} % of some single slices, {100 * shares.inverted:.1f} % of them inverted"
     if looks_bright(shares):
         yield f"odd         {BRIGHT}"
-    clock = Run(None)
-    predict(tomogram._replace(data=np.asarray(data[nz // 2])[None]), for_tomogram(config, size), clock)
+    start = time.perf_counter()
+    membrane_share(tomogram, chosen, settings)
+    minutes = nz / 5.0 * (time.perf_counter() - start) / 60.0
     needs = estimate(data.shape, memory=free_memory() // 2)
-    minutes = nz * clock.seconds["network"] / 60.0
     yield f"a run needs about {needs.memory / 1e9:.1f} GB of memory and {needs.disk / 1e9:.1f} GB of disk; the network takes about {minutes:.1f} minutes, the rest about as long"

@@ -12,7 +12,7 @@ from jaxtyping import Array
 from scipy import ndimage
 
 from jaxmem import preprocess
-from jaxmem.pipeline.choosing import choose
+from jaxmem.pipeline.choosing import Shares, choose, look
 from jaxmem.pipeline.keeping.pieces import Slabs
 from jaxmem.pipeline.keeping.record import Run
 from jaxmem.pipeline.slices import Odd, blank_of, network_shape, prepared_slices, prepared_stacks
@@ -40,11 +40,13 @@ class Prediction(NamedTuple):
         probability: uint8, 255ths, of membrane; of slices smoothed along the beam, if they are.
         semantic: int8 labels.
         sharp: the probability in slices as they are; None if those are the same, there are too few to be smoothed, or the network sees depth.
+        shares: what networks say of a few slices.
     """
 
     probability: np.ndarray | Slabs
     semantic: np.ndarray | Slabs
     sharp: np.ndarray | Slabs | None
+    shares: Shares | None = None
 
 
 def predict(tomogram: Tomogram, config: Config, run: Run) -> Prediction:
@@ -60,7 +62,8 @@ def predict(tomogram: Tomogram, config: Config, run: Run) -> Prediction:
         JaxmemError: if the weights cannot be read.
     """
     shape = tomogram.data.shape
-    model, pixel_size, digest = choose(tomogram, config, run)
+    shares = look(tomogram, config, run)
+    model, pixel_size, digest = choose(shape, shares, config, run)
     depth = model.config.slices > 1
     twice = config.preprocess.z_sigma > 0 and not is_flat(shape) and not depth
     n = config.network
@@ -116,7 +119,7 @@ def predict(tomogram: Tomogram, config: Config, run: Run) -> Prediction:
         pieces = run.pieces
         return Slabs(lambda k: pieces.take(run.name("network", k))[name], shape, kinds[name], slab)
 
-    return Prediction(volume("probability"), volume("semantic"), volume("sharp") if twice else None)
+    return Prediction(volume("probability"), volume("semantic"), volume("sharp") if twice else None, shares)
 
 
 def _hide(piece: dict[str, np.ndarray], data: Any, start: int, slices: list[int], reach: float) -> None:

@@ -25,7 +25,7 @@ from jaxmem.pipeline.keeping.record import Progress, Run
 from jaxmem.pipeline.network import Prediction, predict
 from jaxmem.pipeline.placing.refinement import Points, refine
 from jaxmem.pipeline.pruning import Ellipses, prune_and_recover, slice_ellipses
-from jaxmem.pipeline.reasons import BRIGHT, looks_bright, membrane_shares, why_nothing
+from jaxmem.pipeline.reasons import BRIGHT, looks_bright, why_nothing
 from jaxmem.pipeline.surfaces import surfaces
 from jaxmem.pipeline.volume import as_volume, is_flat
 from jaxmem.results import Groups, Result
@@ -222,12 +222,12 @@ def segment(
     run = run or Run(progress)
     if config.grouping.method == "rl":
         load_linker(config.grouping.weights or None)  # before the network has run, what is wrong with the file is said
-    shares = membrane_shares(tomogram, config)
-    if looks_bright(shares):
+    seen = predict(tomogram, config, run)
+    if seen.shares is not None and looks_bright(seen.shares):
         run.warn(BRIGHT)
-    result = assemble(predict(tomogram, config, run), tomogram, config, run, keep_surfaces)
-    if not result.membranes:
-        for k, line in enumerate(why_nothing(tomogram, shares), 1):
+    result = assemble(seen, tomogram, config, run, keep_surfaces)
+    if seen.shares is not None and not result.membranes:
+        for k, line in enumerate(why_nothing(tomogram, seen.shares), 1):
             run.warn(f"reason {k}, perhaps: {line}")
     return result
 
@@ -247,7 +247,8 @@ def stage_keys(source: str, config: Config) -> dict[str, str]:
     """
     c = {name: asdict(getattr(config, name)) for name in (f.name for f in fields(config))}
     faint = (c["ellipse"]["enabled"], c["ellipse"]["least_probability"])
-    keys, name = {}, key_of(source, __version__)
+    name = key_of(source, __version__)
+    keys = {"looks": key_of(name, "looks", (c["preprocess"], c["network"]))}
     for stage, settings in (
         ("network", (c["preprocess"], c["network"])),
         ("midlines", (c["midline"], faint)),
