@@ -59,7 +59,7 @@ def row(name: str, sees: str, config: Config, tomogram: Tomogram, truth: list[Pa
 def tomograms(args: argparse.Namespace, config: Config) -> None:
     """The table of tomograms with a truth."""
     print(
-        "| tomogram | slice Dice | precision | found below 30 | 30 to 60 | above 60 degrees | s |\n|---|---|---|---|---|---|---|"
+        "| tomogram | sees | slice Dice | precision | found below 30 | 30 to 60 | above 60 degrees | s |\n|---|---|---|---|---|---|---|---|"
     )
     package = Path(__file__).resolve().parents[1] / "jaxmem" / "data"
     given = {"phantom": (package / "phantom.mrc.gz", package)}
