@@ -6,6 +6,8 @@ import pytest
 from jaxmem.cli import main
 from jaxmem.pipeline.export import export_run, surfaces_of
 
+PLACE = (100.0, -50.0, 30.0)
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, shells):
@@ -14,7 +16,7 @@ def run(tmp_path_factory, shells):
 
     folder = tmp_path_factory.mktemp("peers")
     mask = (shells[0] == 3).astype(np.int8)
-    write_mrc(folder / "mask.mrc", mask, Tomogram(mask, 12.0, (100.0, -50.0, 30.0)))
+    write_mrc(folder / "mask.mrc", mask, Tomogram(mask, 12.0, PLACE, header_origin=PLACE))
     assert main(["fit", str(folder / "mask.mrc"), "-o", str(folder / "run"), "--quiet"]) == 0
     export_run(folder / "run", ["glb", "vtp", "obj", "star"], folder / "out", spacing=100.0)
     return folder
@@ -28,7 +30,7 @@ def test_trimesh_reads_glb_obj_and_ply(run):
     mesh = scene.geometry["membrane 1"]
     assert np.abs(mesh.bounds - [one.vertices.min(0), one.vertices.max(0)]).max() < 0.01 * 12.0
     assert mesh.is_watertight
-    assert mesh.visual.kind == "vertex"
+    assert {"color", "_SIGMA", "_SEEN", "_H", "_K"} <= set(mesh.visual.vertex_attributes) | set(mesh.vertex_attributes)
     for path in (run / "out" / "membrane_001.obj", run / "run" / "surfaces" / "membrane_001.ply"):
         other = trimesh.load(path, process=False)
         assert np.abs(other.bounds - mesh.bounds).max() < 0.01 * 12.0
@@ -57,6 +59,6 @@ def test_starfile_reads_points(run):
 
     shape = np.array(read_mrc(run / "run" / "labels.mrc").data.shape[::-1])
     places = table[[f"rlnCenteredCoordinate{a}Angst" for a in "XYZ"]].to_numpy()
-    world = places + 0.5 * shape * 12.0 + [100.0, -50.0, 30.0]
+    world = places + 0.5 * shape * 12.0 + np.array(PLACE)
     gap = np.linalg.norm(world[:, None] - one.vertices[None], axis=-1).min(1)
     assert np.median(gap) < 12.0
