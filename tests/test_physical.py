@@ -16,9 +16,9 @@ from jaxmem.pipeline.slices import Odd, prepared_stacks
 from jaxmem.preprocess import normalised_stack
 from jaxmem.settings import Config, PreprocessConfig
 from jaxmem.simulate import FlavourModel, OpticsModel, PhysicalModel, SceneModel, flavoured, physical_tomogram, project
-from jaxmem.simulate.particles import ParticleModel
-from jaxmem.simulate.physical import is_visible
-from jaxmem.simulate.shapes import no_shape, signed_distance_to
+from jaxmem.simulate.physics.particles import ParticleModel
+from jaxmem.simulate.physics.shapes import no_shape, signed_distance_to
+from jaxmem.simulate.physics.tomogram import is_visible
 from jaxmem.types import MEMBRANE, PROTEIN
 from jaxmem.unet import UNetConfig, evaluate, init, interpolation, load_weights
 from jaxmem.unet.depth import IGNORED, DepthTraining, draw_batch, shown, simulate_volumes, train_on_tomograms, widened

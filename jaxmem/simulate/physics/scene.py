@@ -12,8 +12,8 @@ from jaxtyping import Array, Float, Int, Key
 
 from jaxmem.numerics import compiled
 from jaxmem.simulate.noise import log_uniform, uniform
-from jaxmem.simulate.particles import ParticleModel, add_film, add_gold, add_particles
-from jaxmem.simulate.shapes import Shape, ShapeModel, bent_space, draw_shape, no_shape, signed_distance_to, wall
+from jaxmem.simulate.physics.particles import ParticleModel, add_film, add_gold, add_particles
+from jaxmem.simulate.physics.shapes import Shape, ShapeModel, bent_space, draw_shape, no_shape, signed_distance_to, wall
 
 PIXEL_BLUR = 0.4
 """Standard deviation, in voxels, of what a voxel averages: 1 / sqrt(12) and a little for the interpolation."""
