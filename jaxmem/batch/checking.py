@@ -50,6 +50,8 @@ def check(path: Path, voxel_size: float | None = None) -> Check:
             tomogram, known = _read(path, 1.0), False  # if only the voxel size was wrong, the rest can be looked at
             problems.append(describe(error))
         found = _look(path, tomogram)
+        if known and found.constant != 1.0:
+            problems += [one.line for one in _oddities(tomogram, str(path))]
     except Exception as error:
         return Check(str(path), problems=(problems[0] if problems else describe(error),))
     return found._replace(voxel_size=tomogram.voxel_size if known else None, problems=(*problems, *found.problems))
@@ -59,6 +61,12 @@ def _read(path: Path, voxel_size: float | None) -> Tomogram:
     from jaxmem.io import read_volume
 
     return read_volume(path, voxel_size)
+
+
+def _oddities(tomogram: Tomogram, name: str) -> list:
+    from jaxmem.io import oddities
+
+    return oddities(tomogram, name)
 
 
 def _look(path: Path, tomogram: Tomogram) -> Check:
