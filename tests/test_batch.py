@@ -253,6 +253,22 @@ def test_workers_that_are_killed(folder, runs, capsys):
     assert "2 failed before" in err
 
 
+def test_processes_that_are_being_started_are_closed_a_little_later(monkeypatch):
+    class Processes:
+        def __init__(self, failures):
+            self.failures, self.tried = failures, 0
+
+        def close(self):
+            self.tried += 1
+            assert self.tried > self.failures, "can only join a started process"
+
+    monkeypatch.setattr(cluster, "_PAUSE", 0.0)
+    for failures, tried in ((0, 1), (1, 2), (9, 3)):
+        processes = Processes(failures)
+        cluster._close(processes)
+        assert processes.tried == tried
+
+
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores cannot be chosen here")
 def test_each_worker_has_its_own_cores(folder, runs):
     batch.run(batch.plan(folder(a="1", b="1", c="1"), runs), task=batch_tasks.cores, workers=2)

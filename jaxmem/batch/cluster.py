@@ -5,6 +5,7 @@ import concurrent.futures
 import contextlib
 import logging
 import os
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,6 +18,7 @@ from jaxmem.types import JaxmemError
 
 _TRIES = 3  # workers that one tomogram may take with it
 _PATIENCE = 10  # seconds for a scheduler to answer
+_CLOSINGS, _PAUSE = 3, 1.0  # how often closing is tried, and seconds in between
 _LOCAL = {
     "distributed.scheduler.allowed-failures": _TRIES - 1,
     "distributed.scheduler.worker-saturation": 1.0,  # a tomogram waits for a worker, not at one that may be killed
@@ -159,12 +161,23 @@ def _local(distributed: Any, number: int, memory: float | None) -> Iterator[Any]
                 memory_limit=limit,
                 silence_logs=logging.CRITICAL,
             )
-            client = distributed.Client(stack.enter_context(cluster))
+            stack.callback(_close, cluster)
+            client = distributed.Client(cluster)
         except (OSError, RuntimeError) as error:
             raise JaxmemError(
                 f"Dask: the workers cannot be started ({describe(error)}); try --workers 1, or --index 0 --of 1 to do without"
             ) from None
         yield stack.enter_context(client)
+
+
+def _close(cluster: Any) -> None:
+    """End the processes; one that is just being started again cannot be joined yet, which is an assertion of distributed's."""
+    for _ in range(_CLOSINGS):
+        try:
+            cluster.close()
+            return
+        except AssertionError:
+            time.sleep(_PAUSE)
 
 
 @contextlib.contextmanager
