@@ -33,11 +33,17 @@ def robust_normalise(image: Float[Array, "*shape"], axis: tuple[int, ...] | None
         >>> float(robust_normalise(jnp.ones((4, 4))).max())
         0.0
     """
+    middle, scale = _middle_and_scale(image, axis)
+    return jnp.clip((image - middle) / scale, -_CLIP, _CLIP)
+
+
+def _middle_and_scale(image: Array, axis: tuple[int, ...] | None) -> tuple[Array, Array]:
+    """Median and scaled median absolute deviation, with the axes kept; where that is 0 the standard deviation, of a constant 1."""
     middle = jnp.median(image, axis=axis, keepdims=True)
     deviation = _MAD * jnp.median(jnp.abs(image - middle), axis=axis, keepdims=True)
     varies = jnp.any(image != middle, axis=axis, keepdims=True)
     scale = jnp.where(deviation > 0, deviation, jnp.where(varies, safe_std(image, axis, keepdims=True), 1.0))
-    return jnp.clip((image - middle) / jnp.where(scale > 0, scale, 1.0), -_CLIP, _CLIP)
+    return middle, jnp.where(scale > 0, scale, 1.0)
 
 
 def normalised_stack(stack: Float[Array, "height width slices"]) -> Float[Array, "height width slices"]:
@@ -46,11 +52,9 @@ def normalised_stack(stack: Float[Array, "height width slices"]) -> Float[Array,
     Arguments:
         stack: an odd number of slices, real, without NaN.
     """
-    middle = stack[..., stack.shape[-1] // 2]
-    centre = jnp.median(middle)
-    deviation = _MAD * jnp.median(jnp.abs(middle - centre))
-    scale = jnp.where(deviation > 0, deviation, safe_std(middle))
-    return jnp.clip((stack - centre) / jnp.where(scale > 0, scale, 1.0), -_CLIP, _CLIP)
+    of = stack.shape[-1] // 2
+    middle, scale = _middle_and_scale(stack[..., of : of + 1], None)
+    return jnp.clip((stack - middle) / scale, -_CLIP, _CLIP)
 
 
 def gaussian(volume: Float[Array, "*shape"], sigma: tuple[float, ...]) -> Float[Array, "*shape"]:

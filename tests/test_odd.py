@@ -17,6 +17,7 @@ from jaxmem.pipeline.info import describe_file
 from jaxmem.pipeline.keeping.record import Run
 from jaxmem.pipeline.reasons import looks_bright, why_nothing
 from jaxmem.pipeline.stages import for_tomogram
+from jaxmem.settings import SelectConfig
 
 NOISE = np.random.default_rng(0).normal(size=(12, 40, 40)).astype(np.float32)
 GREY = np.clip(np.round(128 + 30 * NOISE), 0, 255).astype(np.uint8)
@@ -111,6 +112,9 @@ def test_bright_membranes_are_told(tmp_path, capsys):
     assert looks_bright(inverted)
     assert "--invert" in why_nothing(tomogram, inverted)[0]
     assert "voxel size" in why_nothing(tomogram, Shares(0.0, 0.0, 0.0))[0]
+    named = re.findall(r"`(least_\w+)`", why_nothing(tomogram, shares)[0])
+    assert named
+    assert set(named) <= set(SelectConfig.__dataclass_fields__)
     shape = tomogram.data.shape
     for seen, sizes in ((shares, 5), (shares._replace(depth=0.0), 1)):
         run = Run(None)

@@ -16,8 +16,11 @@ from jaxmem.batch.records import DONE, FAILED, Item, Job, Plan, State
 from jaxmem.batch.working import attempt
 from jaxmem.types import JaxmemError
 
+log = logging.getLogger("jaxmem")
+
 _TRIES = 3  # workers that one tomogram may take with it
 _PATIENCE = 10  # seconds for a scheduler to answer
+_STARTING = "only join a started process"  # what distributed says then
 _CLOSINGS, _PAUSE = 3, 1.0  # how often closing is tried, and seconds in between
 _LOCAL = {
     "distributed.scheduler.allowed-failures": _TRIES - 1,
@@ -176,8 +179,11 @@ def _close(cluster: Any) -> None:
         try:
             cluster.close()
             return
-        except AssertionError:
+        except AssertionError as error:
+            if _STARTING not in str(error):
+                raise
             time.sleep(_PAUSE)
+    log.warning("Dask: a process that was being started could not be closed; it ends with this one")
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """What a tomogram's file says, what the network would see, and what a run will need: `jaxmem info`."""
 
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,7 +69,8 @@ def describe_file(
     seen = network_shape(data.shape[1:], size, chosen.pixel_size, config.preprocess)
     sees = "each slice with its neighbours" if chosen.model.config.slices > 1 else "single slices"
     yield f"network     sees {sees}, {seen[1]} x {seen[0]} pixels of {chosen.pixel_size:.1f} A"
-    yield f"membrane    {100 * shares.single:.1f} % of some single slices, {100 * shares.inverted:.1f} % of them inverted"
+    deep = "" if math.isnan(shares.depth) else f", {100 * shares.depth:.1f} % of them seen with depth"
+    yield f"membrane    {100 * shares.single:.1f} % of some single slices{deep}, {100 * shares.inverted:.1f} % of them inverted"
     if looks_bright(shares):
         yield f"odd         {BRIGHT}"
     start = time.perf_counter()

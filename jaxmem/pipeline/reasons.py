@@ -27,7 +27,7 @@ def why_nothing(tomogram: Tomogram, shares: Shares) -> list[str]:
         lines.append(BRIGHT)
     if shares.single > _LEAST:
         lines.append(
-            "the network sees membranes, but all were dropped: lower `least_area` or `least_points` under [select]"
+            "the network sees membranes, but all were dropped: lower `least_area` or `least_open_area` under [select]"
         )
     lines.append(f"the voxel size of {tomogram.voxel_size:.2f} A is wrong: give --voxel-size in A")
     lines.append(

@@ -18,14 +18,13 @@ from jaxmem.types import MEMBRANE
 from jaxmem.unet.functional import Network, adamw, init, network_of
 from jaxmem.unet.model import UNetConfig, dice_per_class, segmentation_loss
 from jaxmem.unet.stacks import interpolation, offsets
-from jaxmem.unet.train import Info, TrainState, append_row, simulate_set
+from jaxmem.unet.train import STEPS, SYMMETRIES, Info, TrainState, append_row, simulate_set
 from jaxmem.unet.weights import load_weights, save_weights
 
 IGNORED = 3
 """Label of voxels that do not count: membrane that the missing wedge hides."""
 
 _STEPS = 16.0  # of a stored voxel in one standard deviation: beyond 8 of them a byte is full
-_PLAIN = 20.0  # the same of slices from `simulate_set`
 _SPACING = (0.6, 1.5)  # between slices over the pixel size, where they are not alike: 8 to 21 A of 14
 
 
@@ -134,7 +133,7 @@ def draw_batch(
         if plain is not None and rng.random() < config.plain_share:
             k = rng.integers(len(plain[0]))
             is_plain[row] = True
-            signal[row] = plain[0][k][:side, :side, None].astype(np.float32) / _PLAIN
+            signal[row] = plain[0][k][:side, :side, None].astype(np.float32) / STEPS
             labels[row] = plain[1][k][:side, :side]
             continue
         one = volumes[rng.integers(len(volumes))]
@@ -181,9 +180,8 @@ def shown(
     keys = jax.random.split(key, 3)
     stack = jnp.where(plain, signal, flavoured(keys[0], signal, noise, flavours))
     stack = stack * jax.random.uniform(keys[1], minval=0.85, maxval=1.15)
-    moves = [lambda a, k=k: jnp.rot90(a.swapaxes(0, 1) if k >= 4 else a, k % 4) for k in range(8)]
     turn = jax.random.randint(keys[2], (), 0, 8)
-    return jax.lax.switch(turn, moves, stack), jax.lax.switch(turn, moves, labels)
+    return jax.lax.switch(turn, SYMMETRIES, stack), jax.lax.switch(turn, SYMMETRIES, labels)
 
 
 def widened(params: Network, config: UNetConfig) -> Network:
@@ -195,9 +193,7 @@ def widened(params: Network, config: UNetConfig) -> Network:
     old = params.model.config
     if replace(old, slices=config.slices) != config or old.slices > config.slices:
         raise ValueError(f"widened: {old} cannot be made {config}")
-    new = init(jax.random.key(0), config)
-    wide = new.model
-    model = params.model
+    wide, model = init(jax.random.key(0), config).model, params.model
     kernel = model.down[0].first.kernel[...]
     side = (config.slices - old.slices) // 2
     model.down[0].first.kernel = wide.down[0].first.kernel

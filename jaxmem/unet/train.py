@@ -22,7 +22,12 @@ from jaxmem.unet.weights import save_weights
 if TYPE_CHECKING:
     import optax
 
-_STEPS = 20  # of a stored image in one robust standard deviation: clipped at 6 of them, it fits into a byte
+STEPS = 20
+"""Of a stored slice in one robust standard deviation: clipped at 6 of them, it fits into a byte."""
+
+SYMMETRIES = [lambda a, k=k: jnp.rot90(a.swapaxes(0, 1) if k >= 4 else a, k % 4) for k in range(8)]
+"""Those of the square, for images and stacks (h, w, ...)."""
+
 _CHUNK = 10  # slices drawn at once, whatever their number, so that all sets are drawn by one compiled program
 
 
@@ -80,7 +85,7 @@ def simulate_set(key: Key[Array, ""], model: SliceModel, n: int, report: Callabl
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(start, start + _CHUNK))
         x, y = _draw(keys, model)
         stop = min(start + _CHUNK, n)
-        images[start:stop] = np.round(np.asarray(x)[: stop - start] * _STEPS)
+        images[start:stop] = np.round(np.asarray(x)[: stop - start] * STEPS)
         labels[start:stop] = np.asarray(y)[: stop - start]
         if start // 500 != stop // 500:
             report(f"simulated {stop} of {n} slices")
@@ -91,9 +96,8 @@ def _augment(key: Key[Array, ""], image: Array, label: Array) -> tuple[Array, Ar
     """One of the eight symmetries of the square, a change of contrast, and a little white noise."""
     keys = jax.random.split(key, 4)
     turn = jax.random.randint(keys[0], (), 0, 8)
-    moves = [lambda a, k=k: jnp.rot90(a.T if k >= 4 else a, k % 4) for k in range(8)]
-    image = jax.lax.switch(turn, moves, image.astype(jnp.float32) / _STEPS)
-    label = jax.lax.switch(turn, moves, label.astype(jnp.int32))
+    image = jax.lax.switch(turn, SYMMETRIES, image.astype(jnp.float32) / STEPS)
+    label = jax.lax.switch(turn, SYMMETRIES, label.astype(jnp.int32))
     image = image * jax.random.uniform(keys[1], minval=0.85, maxval=1.15)
     noise = jax.random.uniform(keys[2], maxval=0.15)
     return image + noise * jax.random.normal(keys[3], image.shape), label
@@ -136,7 +140,7 @@ def make_step(optimiser: "optax.GradientTransformation") -> Callable:
 
 @jax.jit
 def _decide(params: Network, images: Array, labels: Array) -> tuple[Array, Array]:
-    logits = params.model(images.astype(jnp.float32) / _STEPS)
+    logits = params.model(images.astype(jnp.float32) / STEPS)
     return segmentation_loss(logits, labels.astype(jnp.int32)), jnp.argmax(logits, -1)
 
 

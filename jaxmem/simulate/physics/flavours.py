@@ -1,7 +1,6 @@
 """Flavours of a tomogram: how strong its noise is, and what people do to it before they look for membranes."""
 
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +9,7 @@ from jaxtyping import Array, Float, Key
 from jaxmem.numerics import compiled
 from jaxmem.preprocess import normalised_stack
 from jaxmem.simulate.noise import log_uniform, uniform
-
-Range: TypeAlias = tuple[float, float]
-"""Smallest and largest."""
+from jaxmem.simulate.ranges import Range
 
 _BINS = 24  # of frequencies whose gains are drawn
 _ROUNDS = 6  # of diffusion; a choice: it then smooths over about two pixels

@@ -4,7 +4,6 @@ Coordinates are zyx, lengths voxels unless named.
 """
 
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxmem.numerics import safe_norm
 from jaxmem.simulate.noise import log_uniform, uniform
-
-Range: TypeAlias = tuple[float, float]
-"""Smallest and largest."""
+from jaxmem.simulate.ranges import Range
 
 _HALF = 12  # voxels: half the side of the box that a particle lies in, 168 A of 14
 _KINDS = 8  # random particles of each class in a scene, which are turned and mirrored
@@ -169,7 +166,15 @@ def add_particles(
 def add_gold(
     key: Key[Array, ""], model: ParticleModel, voxel_size: float, density: Float[Array, "nz ny nx"], most: int = 12
 ) -> Float[Array, "nz ny nx"]:
-    """The density with gold beads, `most` at most, in some of the scenes."""
+    """The density with gold beads in some of the scenes.
+
+    Arguments:
+        key: random key.
+        model: ranges; static under jit.
+        voxel_size: A.
+        density: of a scene, a leaflet's is 1.
+        most: beads, at most.
+    """
     keys = jax.random.split(key, 5)
     side = jnp.arange(-_HALF, _HALF + 1.0)
     distance = safe_norm(jnp.stack(jnp.meshgrid(side, side, side, indexing="ij"), -1))
@@ -192,7 +197,14 @@ def add_gold(
 def add_film(
     key: Key[Array, ""], model: ParticleModel, voxel_size: float, density: Float[Array, "nz ny nx"]
 ) -> Float[Array, "nz ny nx"]:
-    """The density with a piece of a carbon film around a round hole, in some of the scenes: a grainy layer with a sharp edge."""
+    """The density with a piece of a carbon film around a round hole, in some of the scenes: a grainy layer with a sharp edge.
+
+    Arguments:
+        key: random key.
+        model: ranges; static under jit.
+        voxel_size: A.
+        density: of a scene, a leaflet's is 1.
+    """
     keys = jax.random.split(key, 8)
     depth, height, width = density.shape
     z, y, x = jnp.meshgrid(*(jnp.arange(n, dtype=float) for n in density.shape), indexing="ij", sparse=True)

@@ -5,7 +5,7 @@ long waves. Coordinates are zyx, lengths voxels unless named.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +13,7 @@ from jaxtyping import Array, Float, Key
 
 from jaxmem.numerics import safe_norm, unit
 from jaxmem.simulate.noise import log_uniform, uniform
-
-Range: TypeAlias = tuple[float, float]
-"""Smallest and largest."""
+from jaxmem.simulate.ranges import Range
 
 _FAR = 400.0  # voxels: half the length of what goes through the volume
 _WAVES = 4  # of which space is bent
@@ -97,7 +95,7 @@ class Shape(NamedTuple):
 
 
 def any_turn(key: Key[Array, ""]) -> Float[Array, "3 3"]:
-    """A random rotation matrix, uniform, or mirrored."""
+    """A random orthogonal matrix, uniform: a rotation, or one with a mirroring."""
     q, r = jnp.linalg.qr(jax.random.normal(key, (3, 3)))
     return q * jnp.sign(jnp.diagonal(r))[None]
 

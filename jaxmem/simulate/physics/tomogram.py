@@ -14,7 +14,7 @@ from jaxmem.numerics import compiled
 from jaxmem.simulate.noise import log_uniform, uniform
 from jaxmem.simulate.physics.microscope import Filter, back_project, contrast_transfer, project
 from jaxmem.simulate.physics.scene import SceneModel, draw_scene
-from jaxmem.simulate.physics.shapes import Range
+from jaxmem.simulate.ranges import Range
 
 _UPRIGHT = 0.35  # component along the beam of a normal: membranes as steep as that are seen whichever way they face
 _BULK = 0.97  # share of the pixels whose signal tells how strong the noise is
