@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 from shapes import SPACING, Surface, moved, unit
 
 SPARSE = 9  # one point out of so many is asked how far it is from another surface
-LEAFLET = 18.0  # A from the mid-surface to the middle of a leaflet
+LEAFLET = 18.0  # A from the mid-surface to the middle of a leaflet, where a scene does not say otherwise
 LEAFLET_SIGMA = 7.0  # A
 PIXEL_SIGMA = 0.4  # voxels that a pixel blurs what it averages, about
 NEAR = 25.0  # A from the mid-surface that is labelled
@@ -54,6 +54,7 @@ class Scene:
         self.surfaces: list[Surface] = []
         self.trees: list[cKDTree] = []
         self.blobs: list[Blob] = []
+        self.leaflets: dict[int, float] = {}  # of surfaces, A from the mid-surface, where that is not `LEAFLET`
 
     def within(self, points: np.ndarray) -> np.ndarray:
         """Which points lie in the tomogram."""
@@ -140,9 +141,10 @@ class Scene:
     def density(self) -> np.ndarray:
         """The density of membranes and proteins, of the scene's shape; a leaflet's is 1 where no pixel blurs it."""
         volume = np.zeros(self.shape + 2 * self.margin, np.float32)
-        half, own = LEAFLET / self.voxel_size, LEAFLET_SIGMA / self.voxel_size
+        own = LEAFLET_SIGMA / self.voxel_size
         sigma = np.hypot(own, PIXEL_SIGMA)
-        for surface, tree in zip(self.surfaces, self.trees):
+        for number, (surface, tree) in enumerate(zip(self.surfaces, self.trees)):
+            half = self.leaflets.get(number, LEAFLET) / self.voxel_size
             index, distance = self._around(surface, tree, half + 4 * sigma)
             leaflets = sum(np.exp(-0.5 * ((distance + s * half) / sigma) ** 2) for s in (-1, 1))
             volume[index] += (own / sigma) * leaflets
@@ -179,14 +181,16 @@ class Scene:
         return tuple(voxels[kept].T), signed[kept]
 
     def truth(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Labels (int8) of the tomogram, and points and normals of each membrane in it."""
+        """Labels (int8) of the tomogram, points and normals of each membrane in it, and the distance of its leaflets, A."""
         labels, best = np.zeros(self.shape, np.int8), np.full(self.shape, np.inf)
         found: dict[str, np.ndarray] = {}
-        for surface, tree in zip(self.surfaces, self.trees):
+        distances: list[float] = []
+        for k, (surface, tree) in enumerate(zip(self.surfaces, self.trees)):
             inside = self.within(surface.points)
             if not inside.any():
                 continue
-            number = len(found) // 2 + 1
+            distances.append(2.0 * self.leaflets.get(k, LEAFLET))
+            number = len(distances)
             chosen = np.flatnonzero(inside)
             found[f"points_{number}"] = surface.points[chosen].astype(np.float32)
             found[f"normals_{number}"] = surface.normals[chosen].astype(np.float32)
@@ -197,4 +201,4 @@ class Scene:
             closer = distance < best[where]
             labels[where] = np.where(closer, number, labels[where])
             best[where] = np.minimum(best[where], distance)
-        return labels, found
+        return labels, {**found, "leaflets": np.array(distances)}

@@ -130,6 +130,24 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     verb.add_argument("--spacing", type=float, default=150.0, metavar="A", help="of the points in the STAR file")
     verb.add_argument("--height", type=float, default=0.0, metavar="A", help="of those points over the surface")
+    verb = verbs.add_parser(
+        "measure", help="thickness, distances, contacts, bending and proteins of a run, each with its error bar"
+    )
+    verb.add_argument("run", type=Path, metavar="RUN")
+    verb.add_argument(
+        "--tomogram", type=Path, metavar="TOMO", help="which thickness is measured in (default: the run's)"
+    )
+    verb.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="where to (default: RUN/measures)")
+    for name, default, what in (
+        ("contact", 30.0, "nm; two membranes are in contact where they are no farther apart"),
+        ("reach", 50.0, "nm; pairs of membranes that come no closer are left out"),
+        ("head", 80.0, "A; least diameter of a protein"),
+        ("foot", 20.0, "nm; a protein whose centre is farther from every membrane stands on none"),
+    ):
+        verb.add_argument(
+            f"--{name}", type=float, default=default, metavar="LENGTH", help=f"{what} (default: {default:g})"
+        )
+    logs(verb)
     verb = verbs.add_parser("train", help="train the network on simulated slices; continues where it was stopped")
     verb.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER")
     grouping = verb.add_mutually_exclusive_group()

@@ -109,6 +109,20 @@ def _export(args: argparse.Namespace) -> int:
     return 0
 
 
+def _measure(args: argparse.Namespace) -> int:
+    from jaxmem.pipeline.measuring import measure_run
+
+    shown = prepare(args.quiet, args.log_json)
+    own = {name: getattr(args, name) for name in ("contact", "reach", "head", "foot")}
+    try:
+        out = measure_run(args.run, args.tomogram, args.output, progress=shown, **own)
+    finally:
+        shown.close()
+    if not args.quiet:
+        print(f"tables and meshes: {out}")
+    return 0
+
+
 def _demo(args: argparse.Namespace) -> int:
     data = Path(str(resources.files("jaxmem") / "data"))
     args.tomogram, args.voxel_size, args.config, args.grouping = data / "phantom.mrc.gz", None, None, None
@@ -188,8 +202,8 @@ def _train_grouping(args: argparse.Namespace) -> int:
 
 
 _VERBS = {
-    "config": _config, "demo": _demo, "evaluate": _evaluate, "export": _export, "fit": _fit, "info": _info, "segment": _segment,
-    "train": _train,
+    "config": _config, "demo": _demo, "evaluate": _evaluate, "export": _export, "fit": _fit, "info": _info, "measure": _measure,
+    "segment": _segment, "train": _train,
 }  # fmt: skip
 
 

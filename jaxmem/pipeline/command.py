@@ -200,7 +200,7 @@ def _run(
         most = {None: _KEEP * tomogram.data.size * tomogram.data.dtype.itemsize, True: np.inf, False: -1.0}[keep]
         write_run(
             target, result, tomogram, source=source, overwrite=overwrite, digest=digest, pieces=(pieces, most),
-            work=partial / "output", **task.writing,
+            work=partial / "output", reading=task.reading, **task.writing,
         )  # fmt: skip
         return len(result.membranes)
 

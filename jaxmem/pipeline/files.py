@@ -32,7 +32,7 @@ from jaxmem.pipeline.keeping.pieces import Pieces
 from jaxmem.pipeline.volume import is_flat
 from jaxmem.report import write_report
 from jaxmem.results import Evidence, Found, Result, Triangles, Vertices, triangles
-from jaxmem.surface import is_watertight
+from jaxmem.surface import Mesh, is_watertight
 from jaxmem.types import JaxmemError, Tomogram
 
 COLUMNS = [
@@ -102,6 +102,7 @@ def write_run(
     digest: str | None = None,
     pieces: tuple[Pieces, float] | None = None,
     work: Path | None = None,
+    reading: dict[str, Any] | None = None,
 ) -> None:
     """Write everything `segment` or `fit` promises into a folder; nothing is left behind if it fails.
 
@@ -117,6 +118,7 @@ def write_run(
         digest: SHA-256 of the source, if it is known; of an MRC file it is computed.
         pieces: of the run, which are kept in the folder as far as they take no more than so many bytes.
         work: where the folder is filled; see `OutputFolder`.
+        reading: how the source is read, for the manifest; see `read_volume`.
 
     Raises:
         JaxmemError: if the folder exists or cannot be written.
@@ -134,6 +136,7 @@ def write_run(
             properties = {f"n{a}": one.normals[:, i] for i, a in enumerate("xyz")} | one.values | _shades(number, one)
             comment = "coordinates and sigma in A, curvatures in 1/A and 1/A^2"
             write_ply(name.with_suffix(".ply"), one.vertices, one.faces, properties, comment)
+            write_drawn(name.with_suffix(".npz"), result.membranes[number - 1].mesh, result.voxel_size)
             if obj:
                 write_obj(name.with_suffix(".obj"), one.vertices, one.faces, one.normals)
             rows.append(_row(result, number))
@@ -146,7 +149,7 @@ def write_run(
             write_zarr(folder / "membranes.zarr", result.uncertainty, result.labels, tomogram, rows)
         if pieces is not None:
             pieces[0].keep(folder / KEPT, pieces[1])
-        manifest = _manifest(result, tomogram, source, digest, command, arguments)
+        manifest = _manifest(result, tomogram, source, digest, command, arguments, reading or {})
         write_report(folder / "report.html", result, tomogram, rows, manifest)
         (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
@@ -158,6 +161,7 @@ def _manifest(
     digest: str | None,
     command: str,
     arguments: Sequence[str],
+    reading: dict[str, Any],
 ) -> dict[str, Any]:
     """What ran, on what, where, and when: enough to run it again."""
     device = jax.devices()[0]
@@ -168,6 +172,7 @@ def _manifest(
         "host": platform.node(),
         "device": f"{device.platform}: {device.device_kind}",
         "input": str(source) if source else None,
+        "reading": reading,
         "input_sha256": digest or (sha256(source) if source else None),
         "weights_sha256": result.digests,
         "voxel_size_A": result.voxel_size,
@@ -182,6 +187,17 @@ def _manifest(
         "decisions": result.decisions,
         "warnings": result.warnings,
     }
+
+
+def write_drawn(path: Path, mesh: Mesh, voxel_size: float) -> None:
+    """Write how surfaces drawn from the posterior depart from a membrane's: what `jaxmem measure` takes its error bars from; A, 1/A and 1/A^2."""
+    np.savez(
+        path,
+        support=mesh.support.astype(np.int32),
+        displacement=(mesh.drawn * voxel_size).astype(np.float32),
+        mean_curvature=(mesh.drawn_mean / voxel_size).astype(np.float32),
+        gaussian_curvature=(mesh.drawn_gaussian / voxel_size**2).astype(np.float32),
+    )
 
 
 def peak_memory() -> int | None:

@@ -30,6 +30,7 @@ from jaxmem.pipeline.surfaces import surfaces
 from jaxmem.pipeline.volume import as_volume, is_flat
 from jaxmem.results import Groups, Result
 from jaxmem.settings import Config
+from jaxmem.surface import Mesh
 from jaxmem.types import Tomogram
 
 Volume: TypeAlias = np.ndarray | Slabs
@@ -255,7 +256,7 @@ def stage_keys(source: str, config: Config) -> dict[str, str]:
         ("regions", (c["grouping"], c["merge"], c["select"])),
         ("ellipses", (c["ellipse"], c["fit"]["inflation"])),
         ("refinement", (c["refine"], {k: v for k, v in c["fit"].items() if k not in _OF_MESHES})),
-        ("surfaces", c["fit"]),
+        ("surfaces", (c["fit"], Mesh._fields)),
     ):
         keys[stage] = name = key_of(name, stage, settings)
     return keys

@@ -27,9 +27,12 @@ if TYPE_CHECKING:
 
 _SCORES = ("<!-- scores -->", "<!-- /scores -->")
 """Where the scores stand in a page."""
+MEASURES = ("<!-- measures -->", "<!-- /measures -->")
+"""Where measurements stand."""
 
 
-def _picture(figure: "matplotlib.figure.Figure", text: str) -> str:
+def picture(figure: "matplotlib.figure.Figure", text: str) -> str:
+    """A figure with its words below."""
     return f"<img alt='{html.escape(text)}' src='data:image/png;base64,{as_png(figure)}'><p>{html.escape(text)}</p>"
 
 
@@ -57,20 +60,20 @@ def write_report(
     parts += ["<h2>Slices and surfaces</h2>", viewer(tomogram, result, rows)]
     if rows:
         parts += ["<h2>Membranes</h2>", table(rows)]
-    parts += ["<h2>Pictures</h2>", _picture(slices_figure(tomogram, result.semantic, result.labels),
+    parts += ["<h2>Pictures</h2>", picture(slices_figure(tomogram, result.semantic, result.labels),
               "Top: the data. Middle: what the network calls membrane. Bottom: the fitted membranes.")]  # fmt: skip
     if len(result.groups.points):
-        parts += [_picture(groups_figure(tomogram, result.groups, result.labels),
+        parts += [picture(groups_figure(tomogram, result.groups, result.labels),
                   "Middles of what the network calls membrane, one colour for each region (top), and the points that surfaces were "
                   "fitted to, one colour for each membrane (bottom): what is gone was dropped, what is new was recovered.")]  # fmt: skip
     if tomogram.data.shape[0] > 5:
-        parts += [_picture(side_figure(tomogram, result.labels, result.membranes),
+        parts += [picture(side_figure(tomogram, result.labels, result.membranes),
                   "The beam runs from top to bottom; caps are inferred where nothing is visible.")]  # fmt: skip
     if rows:
-        parts += [_picture(surfaces_figure(result.membranes, tomogram.voxel_size),
+        parts += [picture(surfaces_figure(result.membranes, tomogram.voxel_size),
                   "Standard deviation of the surface's position along its normal"
                   + (f"; the first {MOST_SURFACES} membranes." if len(rows) > MOST_SURFACES else "."))]  # fmt: skip
-    parts += ["".join(_SCORES)]
+    parts += ["".join(_SCORES), "".join(MEASURES)]
     decisions = "".join(f"<li>{html.escape(text)}</li>" for text in result.decisions)
     parts += [f"<h2>What was decided</h2><ol>{decisions}</ol>"]
     changed = "".join(f"<li><code>{html.escape(line)}</code></li>" for line in _changed(result.config))
@@ -104,25 +107,34 @@ def add_scores(path: Path, scores: dict[str, Any], text: str) -> None:
     """
     parts = ["<h2>Against the truth</h2>", f"<pre>{html.escape(text)}</pre>"]
     if scores["slices"]:
-        parts.append(_picture(slice_figure(scores), "Dice of each slice, and of what the network says by itself."))
+        parts.append(picture(slice_figure(scores), "Dice of each slice, and of what the network says by itself."))
     if any(part["distances"] for part in scores["neighbouring_slices"].values()):
         parts.append(
-            _picture(
+            picture(
                 neighbours_figure(scores),
                 "The largest distance between a membrane's pixel and the nearest one on the next slice, for each pair of slices.",
             )
         )
     if scores["reliability"]:
-        parts.append(_picture(reliability_figure(scores), "Share of the truth within intervals of each level."))
+        parts.append(picture(reliability_figure(scores), "Share of the truth within intervals of each level."))
     if scores.get("losses"):
-        parts.append(_picture(losses_figure(scores["losses"]), "Loss of the network after each epoch of its training."))
+        parts.append(picture(losses_figure(scores["losses"]), "Loss of the network after each epoch of its training."))
+    put_between(path, _SCORES, parts)
+
+
+def put_between(path: Path, marks: tuple[str, str], parts: list[str]) -> None:
+    """Put parts of a page between two marks, in place of what is there.
+
+    Raises:
+        JaxmemError: if the page cannot be read or written, or has no such marks.
+    """
     try:
         page = path.read_text(encoding="utf-8")
-        start, end = page.find(_SCORES[0]), page.find(_SCORES[1])
+        start, end = page.find(marks[0]), page.find(marks[1])
         if start < 0 or end < start:
-            raise JaxmemError(f"{path}: has no place for scores; make the run again with this version")
+            raise JaxmemError(f"{path}: has no place for what is added to it; make the run again with this version")
         partial = path.with_suffix(".partial")
-        partial.write_text("\n".join([page[:start] + _SCORES[0], *parts, page[end:]]), encoding="utf-8")
+        partial.write_text("\n".join([page[:start] + marks[0], *parts, page[end:]]), encoding="utf-8")
         partial.replace(path)
     except (OSError, UnicodeDecodeError) as error:
-        raise JaxmemError(f"{path}: the scores cannot be put into the report ({error})") from None
+        raise JaxmemError(f"{path}: nothing can be added to the report ({error})") from None

@@ -17,7 +17,7 @@ from jaxmem.points import first_of_each
 from jaxmem.settings import FitConfig
 from jaxmem.surface.fitting import Membrane
 from jaxmem.surface.tiles import Outline
-from jaxmem.surface.uncertainty import CHUNK, averaging, content_sigma, error_bars, padded, position_errors
+from jaxmem.surface.uncertainty import CHUNK, Drawn, averaging, content_sigma, error_bars, padded, position_errors
 
 _APART = 1.5  # voxels; edge of the cells of which an outline has one vertex each
 _OUTSIDE = 8.0  # voxels beyond the volume to which an outline goes on: what is there is seen inside, smeared
@@ -54,6 +54,9 @@ class Mesh(NamedTuple):
         volume, volume_sigma: enclosed, voxel^3 (or area in voxel^2); 0 if not closed.
         closed: the mesh has no border.
         cut: a closed membrane that leaves the volume was cut at its border.
+        support: (s,) vertices at which it is known how surfaces drawn from the posterior depart from this one.
+        drawn: (s, draws) by how much along the normal, outwards, voxels.
+        drawn_mean, drawn_gaussian: (s, draws) by how much their curvatures do, 1/voxel and 1/voxel^2.
     """
 
     vertices: Float[np.ndarray, "n d"]
@@ -71,6 +74,10 @@ class Mesh(NamedTuple):
     volume_sigma: float
     closed: bool
     cut: bool
+    support: Int[np.ndarray, " s"]
+    drawn: Float[np.ndarray, "s draws"]
+    drawn_mean: Float[np.ndarray, "s draws"]
+    drawn_gaussian: Float[np.ndarray, "s draws"]
 
 
 def _nodes(low: np.ndarray, counts: np.ndarray, step: float) -> np.ndarray:
@@ -181,6 +188,13 @@ def _level_set(membrane: Membrane) -> tuple[Field, np.ndarray, np.ndarray, level
     return field, vertices, faces, jax.tree.map(lambda a: a[used], found)
 
 
+def _kept(drawn: Drawn, used: np.ndarray) -> tuple[np.ndarray, ...]:
+    """What is known of drawn surfaces at vertices that were kept, with the numbers that these have now."""
+    place = np.searchsorted(used, drawn.support)
+    there = used[np.minimum(place, len(used) - 1)] == drawn.support
+    return place[there], *(a[there] for a in drawn[1:])
+
+
 def outline(membrane: Membrane, volume_shape: tuple[int, ...], config: FitConfig) -> Outline | None:
     """A membrane's surface as points one to two voxels apart, without error bars; ends where `extract` ends it.
 
@@ -262,5 +276,6 @@ def extract(membrane: Membrane, volume_shape: tuple[int, ...], config: FitConfig
         volume_sigma if closed else 0.0,
         closed,
         cut,
+        *_kept(bars.drawn, used),
     )
     return mesh, field

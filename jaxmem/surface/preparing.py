@@ -162,10 +162,12 @@ def prepare(points, normals, errors, shape: Shape | gp.Blend, closed: bool, othe
     if isinstance(shape, gp.Blend):
         spread = noise if errors is None else np.hypot(noise, errors.shared)
         blend, normals = _blend(data, normals, spread, shape)
-        extra = _anchors_open(data, normals, None, _OPEN_FEW, min(config.offset, _DEEP * float(blend.size)))
-        extra = extra._replace(
-            values=jnp.asarray(values_of(blend, np.asarray(extra.points)), float)
-        )  # no distance, but near it
+        most = _OPEN_ANCHORS if errors is None else _OPEN_FEW
+        extra = _anchors_open(data, normals, None, most, min(config.offset, _DEEP * float(blend.size)))
+        # no distance, but near it: by how much the blend rises from a point to its anchor, wherever it takes the point itself to be
+        own = np.repeat(data[evenly(data, most)], 2, 0)
+        rise = values_of(blend, np.asarray(extra.points)) - values_of(blend, own)
+        extra = extra._replace(values=jnp.asarray(rise, float))
     elif closed and isinstance(shape, Shape):
         extra = _anchors_closed(data, shape, config.rays if errors is None else _RAYS, config.alpha)
     else:

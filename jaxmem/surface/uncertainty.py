@@ -42,8 +42,23 @@ def _subset(vertices: np.ndarray, step: float) -> np.ndarray:
     return first_of_each(np.floor(vertices / cell).astype(int))
 
 
+class Drawn(NamedTuple):
+    """How surfaces drawn from the posterior depart from its mean at a few vertices of a mesh.
+
+    Attributes:
+        support: (s,) indices of vertices.
+        displacement: (s, draws) along the normal, outwards, voxels.
+        mean_curvature, gaussian_curvature: (s, draws) departures of the averaged curvatures, 1/voxel and 1/voxel^2.
+    """
+
+    support: np.ndarray
+    displacement: np.ndarray
+    mean_curvature: np.ndarray
+    gaussian_curvature: np.ndarray
+
+
 class Bars(NamedTuple):
-    """Standard deviations at the vertices, and what drawn surfaces do at a few: displacements (n, draws), weights and rows."""
+    """Standard deviations at the vertices, and what drawn surfaces do at a few: displacements (n, draws), weights and rows; `drawn` at still fewer."""
 
     position: np.ndarray
     mean_curvature: np.ndarray
@@ -51,6 +66,7 @@ class Bars(NamedTuple):
     displacement: np.ndarray
     weights: np.ndarray
     rows: np.ndarray
+    drawn: Drawn
 
 
 def error_bars(membrane: Membrane, vertices, found: levelset.Geometry, step: float, config: FitConfig) -> Bars:
@@ -58,14 +74,19 @@ def error_bars(membrane: Membrane, vertices, found: levelset.Geometry, step: flo
     chosen = _subset(vertices, step)
     size = 2 ** int(np.log2(min(SUPPORT, len(chosen))))
     centred = vertices[chosen] - membrane.centre
-    support = centred[np.asarray(gp.inducing(jnp.asarray(pad_to(centred, bucket_size(len(centred), 512))[0]), size))]
-    sampled = gp.sample(jax.random.key(config.seed), membrane.posterior, support, config.draws)
+    spread = np.asarray(gp.inducing(jnp.asarray(pad_to(centred, bucket_size(len(centred), 512))[0]), size))
+    sampled = gp.sample(jax.random.key(config.seed), membrane.posterior, centred[spread], config.draws)
     drawn = map_chunks(lambda p: tuple(a.T for a in levelset.draw(*sampled, p)), centred, CHUNK)
     smooth = averaging(vertices[chosen], np.asarray(found.slope)[chosen], config.curvature_radius)
     weights, rows = _interpolation(vertices[chosen], vertices)
-    few = _deviations(membrane, vertices[chosen]), *((smooth @ a).std(1) for a in drawn[:2])
-    position, mean, gauss = ((weights * a[rows]).sum(1) for a in few)
-    return Bars(position, mean, gauss, drawn[2], weights, rows)
+    bent = [smooth @ a for a in drawn[:2]]
+    exact = _deviations(membrane, vertices[chosen])
+    position, mean, gauss = ((weights * a[rows]).sum(1) for a in (exact, *(a.std(1) for a in bent)))
+    few = np.unique(spread)
+    moved, *bends = ((a - a.mean(1, keepdims=True))[few].astype(np.float32) for a in (drawn[2], *bent))
+    # the samples' own spread is that of few draws; the posterior's is known
+    moved *= (exact[few] / np.maximum(moved.std(1), 1e-9))[:, None].astype(np.float32)
+    return Bars(position, mean, gauss, drawn[2], weights, rows, Drawn(chosen[few], moved, *bends))
 
 
 def content_sigma(vertices, faces, mean_curvature, bars: Bars, common: float) -> tuple[float, float]:

@@ -24,7 +24,7 @@ from jaxmem.density import (
 from jaxmem.numerics import map_rows
 from jaxmem.pipeline.keeping.record import Run
 from jaxmem.settings import RefineConfig
-from jaxmem.surface.tiles import CORE, EDGE, MARGIN, Outline, sampled
+from jaxmem.surface.tiles import CORE, EDGE, MARGIN, Outline, distances, sampled, shown
 
 _UPRIGHT = 15.0  # degrees within the tilts at which a membrane is seen whole
 _ENOUGH = 300  # vertices of upright membranes from which a bilayer is learnt
@@ -123,6 +123,12 @@ def cube(volume, corner: np.ndarray) -> np.ndarray:
         return np.zeros((EDGE,) * 3, np.float32)
     part = np.nan_to_num(np.asarray(volume[tuple(slice(a, b) for a, b in zip(low, high))], np.float32))
     return np.pad(part, [(a - c, c + EDGE - b) for a, b, c in zip(low, high, corner)], mode="edge")
+
+
+def shown_of(surface: Outline, corner: np.ndarray, look: Appearance) -> jax.Array:
+    """What the tomogram shows of a surface in the cube of `EDGE` voxels that begins at a corner."""
+    distance, there = distances(surface, corner, look.half)
+    return shown(jnp.asarray(distance), jnp.asarray(there), look.bilayer, look.gain)
 
 
 def with_bilayer(volume, outlines: Iterator[Outline | None], look: Appearance) -> Appearance:

@@ -6,7 +6,6 @@ from functools import lru_cache, partial
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from scipy.spatial import cKDTree
 
@@ -23,6 +22,7 @@ from jaxmem.pipeline.placing.appearance import (
     cubes,
     first_look,
     sharpness,
+    shown_of,
     some_of,
     white,
     with_bilayer,
@@ -30,7 +30,7 @@ from jaxmem.pipeline.placing.appearance import (
 from jaxmem.points import evenly, first_of_each
 from jaxmem.settings import Config, FitConfig, RefineConfig
 from jaxmem.surface import Errors, Membrane, fit_each, outline
-from jaxmem.surface.tiles import CORE, EDGE, MARGIN, Outline, distances, patches, sampled, shown
+from jaxmem.surface.tiles import CORE, EDGE, MARGIN, Outline, patches, sampled
 from jaxmem.types import Tomogram
 
 _FEWEST = 12  # points that a surface is fitted to
@@ -270,17 +270,12 @@ def _profiles(
     for corner, mine in cubes(points):
         low, high = corner - beyond, corner + EDGE + beyond
         measured = cube(volume, corner)
-        expected = np.asarray(_shown(own.within(low, high), corner, look))
+        expected = np.asarray(shown_of(own.within(low, high), corner, look))
         others = outlines.others(k, low, high)
         if others is not None:
-            measured = measured - np.asarray(_shown(others, corner, look))
+            measured = measured - np.asarray(shown_of(others, corner, look))
         core = own.within(corner + MARGIN - config.patch, corner + MARGIN + CORE + config.patch)
         weights = patches(core, cKDTree(core.vertices).query(points[mine])[1], config.patch)
         data[mine] = weights @ sampled(measured, core, corner, look.half, OFFSETS)
         template[mine] = weights @ sampled(expected, core, corner, look.half + look.reach, SHIFTS)
     return data, template
-
-
-def _shown(surface: Outline, corner: np.ndarray, look: Appearance):
-    distance, there = distances(surface, corner, look.half)
-    return shown(jnp.asarray(distance), jnp.asarray(there), look.bilayer, look.gain)
