@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import compiled
 
-from jaxmem import anchors, density, gp, levelset, membrane, numerics, preprocess, ridges
+from jaxmem import anchors, density, gp, levelset, measure, membrane, numerics, preprocess, ridges
 from jaxmem import ellipse as ell
 
 RNG = np.random.default_rng(0)
@@ -120,6 +120,23 @@ def unit_mesh(scale):
     return vertices, faces, jnp.full(6, 0.1), jnp.full(6, 0.01)
 
 
+def transfer():
+    return measure.Transfer(jnp.array([1.0, -0.7, -0.1, 0.3]))
+
+
+def two_leaflets_at(profile, amplitude):
+    whitener = density.whitening(jnp.eye(17, dtype=profile.dtype))
+    found = measure.leaflets(
+        profile,
+        jnp.arange(-4.0, 4.5, 0.5, dtype=profile.dtype),
+        jnp.arange(2.0, 5.0, 0.5, dtype=profile.dtype),
+        jax.tree.map(lambda a: a.astype(profile.dtype), transfer()),
+        whitener,
+        amplitude,
+    )
+    return found.distance, found.log_odds
+
+
 class Case(NamedTuple):
     """A function of floats, what it is differentiated at, and where it is singular; `loose` where a search ends before its last digits."""
 
@@ -215,6 +232,18 @@ CASES = {
     "density.tilt_of": Case(lambda k, a: density.tilt_of(k, a), (P3, np.array(10.0)), ((np.zeros(3), np.array(10.0)),)),
     "density.two_leaflets": Case(lambda s, w: density.two_leaflets(14.0, 6.0, s, w).values, (np.array(36.0), np.array(9.0))),
     "density.whitening": Case(lambda a: density.whitening(a @ a.T), (SQUARE,)),
+    "measure.changes": Case(lambda d: measure.changes(jnp.arange(-6.0, 6.5, 0.5), d, transfer()), (np.array(2.9),)),
+    "measure.contact": Case(lambda g: measure.contact(g, jnp.ones(6), 2.0), (np.array([0.5, 1.8, -1.9, 2.05, 2.2, 4.0]),), ((np.zeros(6),), (np.full(6, 1e6),))),
+    "measure.curvedness": Case(measure.curvedness, (np.array([0.1, 0.2]), np.array([0.005, -0.01])), ((np.zeros(2), np.zeros(2)), (np.full(2, 0.1), np.full(2, 0.01)))),
+    "measure.gap": Case(measure.gap, (P3, P3[::-1] * 0.5, U[0]), ((np.zeros(3), np.zeros(3), np.zeros(3)),)),
+    "measure.leaflets": Case(two_leaflets_at, (PROFILE[8:25], np.array(1.0)), ((np.zeros(17), np.array(1.0)),)),
+    "measure.learn_transfer": Case(lambda p: (measure.learn_transfer(p, jnp.arange(-6.0, 6.5, 0.5), jnp.array([2.0, 3.0]))[1],), (np.asarray(measure.pair(jnp.arange(-6.0, 6.5, 0.5), 2.8, measure.Transfer(jnp.array([1.0, -0.7, -0.1, 0.3])))) + 0.02 * RNG.normal(size=25),), loose=True),
+    "measure.moments": Case(lambda v: measure.moments(v, jnp.arange(6.0)), (RING[:6, 0],), ((np.zeros(6),),)),
+    "measure.moved_gap": Case(measure.moved_gap, (np.array(2.0), np.array(-0.9), np.array(0.1), np.array(0.2))),
+    "measure.pair": Case(lambda d, c: measure.pair(jnp.arange(-6.0, 6.5, 0.5), d, measure.Transfer(c)), (np.array(2.9), np.array([1.0, -0.7, -0.1, 0.3])), ((np.array(0.0), np.zeros(4)),)),
+    "measure.principal": Case(measure.principal, (np.array([0.1, 0.2]), np.array([0.005, -0.01])), ((np.zeros(2), np.zeros(2)), (np.full(2, 0.1), np.full(2, 0.01)))),
+    "measure.shape_index": Case(measure.shape_index, (np.array([0.1, 0.2]), np.array([0.005, -0.01])), ((np.zeros(2), np.zeros(2)), (np.full(2, 0.1), np.full(2, 0.01)))),
+    "measure.willmore": Case(measure.willmore, (np.array([0.1, 0.2]), np.array([3.0, 4.0])), ((np.zeros(2), np.zeros(2)),)),
     "membrane.evaluate": Case(lambda p: membrane.evaluate(membrane.Surface(closed(), jnp.zeros(2)), p), (P2,), ((RING[0],),)),
     "membrane.fit_membrane": Case(fitted, (RING, np.array(0.4), np.array(1.2)), loose=True),
     "membrane.learn": Case(lambda x: membrane.learn(problem(x), 0.05, 1.0, (40, 40)).posterior.weights, (RING,), loose=True),
@@ -256,6 +285,12 @@ NO_GRADIENT = {
     "numerics.map_rows": "returns arrays on the host",
     "numerics.pad_to": "on the host",
     "numerics.unit_rows": "on the host; `numerics.unit` is in the other table",
+    "measure.along_surface": "paths on the host",
+    "measure.find_particles": "pieces of a mask are counted",
+    "measure.graph_of": "a graph on the host",
+    "measure.ripley": "particles are counted",
+    "measure.ripley_null": "random patterns on the host",
+    "measure.vertex_areas": "on the host; `levelset.face_areas` is in the other table",
     "density.estimate_wedge": "on the host: angles of a spectrum",
 }
 
@@ -270,7 +305,7 @@ def public(module):
 
 
 def test_the_tables_hold_every_public_function():
-    modules = (numerics, preprocess, ridges, ell, anchors, gp, levelset, density, membrane)
+    modules = (numerics, preprocess, ridges, ell, anchors, gp, levelset, density, measure, membrane)
     known = set(CASES) | set(NO_GRADIENT)
     names = {name for module in modules for name in public(module)}
     assert len(names) > 70

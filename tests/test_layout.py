@@ -19,7 +19,7 @@ import jaxmem
 RINGS = [
     {"types", "settings", "defaults", "numerics", "points", "checkpoints", "_xla"},
     {"ellipse", "gp", "anchors", "levelset", "density", "membrane", "ridges", "preprocess", "simulate"},
-    {"unet", "grouping"},
+    {"unet", "grouping", "measure"},
     {"surface", "metrics", "results", "io", "report"},
     {"pipeline", "batch", "console", "_arguments", "cli", "__main__"},
 ]

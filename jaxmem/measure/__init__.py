@@ -16,6 +16,7 @@ from jaxmem.measure.patterns import ripley_null as ripley_null
 from jaxmem.measure.patterns import vertex_areas as vertex_areas
 from jaxmem.measure.thickness import Leaflets as Leaflets
 from jaxmem.measure.thickness import Transfer as Transfer
+from jaxmem.measure.thickness import changes as changes
 from jaxmem.measure.thickness import leaflets as leaflets
 from jaxmem.measure.thickness import learn_transfer as learn_transfer
 from jaxmem.measure.thickness import moments as moments

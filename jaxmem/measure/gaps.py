@@ -38,8 +38,8 @@ def moved_gap(
 
 
 def contact(
-    gap: Float[Array, "*draws n"], area: Float[Array, " n"], within: Scalar
-) -> tuple[Float[Array, "*draws"], Float[Array, "*draws"]]:
+    gap: Float[Array, " n"], area: Float[Array, " n"], within: Scalar
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """The area of a surface that lies within a distance of another, and the mean gap over it.
 
     Arguments:
@@ -53,6 +53,6 @@ def contact(
     """
     distance = jnp.abs(gap)
     weight = area * jax.nn.sigmoid((jnp.asarray(within, distance.dtype) - distance) * (4.0 / _EDGE))
-    total = jnp.sum(weight, -1)
-    mean = jnp.sum(weight * distance, -1) / jnp.where(total > 0, total, 1.0)
+    total = jnp.sum(weight)
+    mean = jnp.sum(weight * distance) / jnp.where(total > 0, total, 1.0)
     return total, mean

@@ -108,8 +108,8 @@ def learn_transfer(
         starts: distances from which the best one is sought, voxels.
 
     Returns:
-        The transfer, the distance (voxels), and the share of the profile's variance that is left. Differentiable in the profile through
-        the steps of the search.
+        The transfer, the distance (voxels), and the share of the profile's variance that is left. Differentiable in the profile, by the implicit
+        function theorem; the starts have no gradient.
     """
     dtype = profile.dtype
     scale = jnp.maximum(jnp.max(jnp.abs(profile)), jnp.finfo(dtype).tiny)
@@ -118,24 +118,28 @@ def learn_transfer(
     def model(p):
         return _level(pair(offsets, p[4], Transfer(p[:4])))
 
-    def search(start):
+    # what nothing is known about stays within reason
+    weak = 0.02 * jnp.array([0.0, 0.03, 0.1, 0.1, 0.0], dtype)
+
+    def misfit(p, first, wanted):
+        return jnp.concatenate([model(p) - wanted, weak * (p - first)])
+
+    def begin(start):
         first = jnp.stack([jnp.zeros((), dtype), -jnp.ones((), dtype), *jnp.zeros((2,), dtype), start])
         shape = model(first)
         size = jnp.vdot(shape, wanted) / jnp.maximum(jnp.vdot(shape, shape), jnp.finfo(dtype).tiny)
-        first = first.at[0].set(jnp.log(jnp.clip(size, 1e-3, 1e3)))
-        # what nothing is known about stays within reason
-        weak = jnp.array([0.0, 0.03, 0.1, 0.1, 0.0], dtype)
+        return first.at[0].set(jnp.log(jnp.clip(size, 1e-3, 1e3)))
 
-        def misfit(p):
-            return jnp.concatenate([model(p) - wanted, 0.02 * weak * (p - first)])
+    def search(first):
+        given = jax.lax.stop_gradient(wanted)
 
         def step(state, _):
             p, damping, value = state
-            r, jacobian = misfit(p), jax.jacfwd(misfit)(p)
+            r, jacobian = misfit(p, first, given), jax.jacfwd(misfit)(p, first, given)
             square = jacobian.T @ jacobian
             move = jnp.linalg.solve(square + damping * jnp.diag(jnp.diagonal(square) + 1e-9), -jacobian.T @ r)
             tried = p + jnp.clip(move, -0.7, 0.7)
-            better = jnp.sum(misfit(tried) ** 2)
+            better = jnp.sum(misfit(tried, first, given) ** 2)
             good = better < value
             return (
                 jnp.where(good, tried, p),
@@ -143,14 +147,23 @@ def learn_transfer(
                 jnp.where(good, better, value),
             ), None
 
-        begin = (first, jnp.asarray(1e-2, dtype), jnp.sum(misfit(first) ** 2))
-        (p, _, value), _ = jax.lax.scan(step, begin, length=_STEPS)
+        state = (first, jnp.asarray(1e-2, dtype), jnp.sum(misfit(first, first, given) ** 2))
+        (p, _, value), _ = jax.lax.scan(step, state, length=_STEPS)
         return p, value
 
-    p, value = jax.vmap(search)(starts)
+    first = jax.vmap(begin)(starts)
+    p, value = jax.vmap(search)(jax.lax.stop_gradient(first))
     best = jnp.argmin(value)
-    left = value[best] / jnp.maximum(jnp.sum(wanted**2), jnp.finfo(dtype).tiny)
-    chosen = p[best]
+
+    # the search is not differentiated: a step of Newton's from where it ends has the derivative of what it seeks
+    def half(p, wanted):
+        return 0.5 * jnp.sum(misfit(p, jax.lax.stop_gradient(first[best]), wanted) ** 2)
+
+    at = jax.lax.stop_gradient(p[best])
+    bend = jax.lax.stop_gradient(jax.hessian(half)(at, wanted))
+    move = jnp.linalg.solve(bend, jax.grad(half)(at, wanted))
+    chosen = at - jnp.where(jnp.all(jnp.isfinite(move)) & (jnp.max(jnp.abs(move)) < 0.1), move, 0.0)
+    left = jnp.sum((model(chosen) - wanted) ** 2) / jnp.maximum(jnp.sum(wanted**2), jnp.finfo(dtype).tiny)
     return Transfer(chosen[:4].at[0].add(jnp.log(scale))), chosen[4], left
 
 

@@ -94,6 +94,10 @@ class Finished(NamedTuple):
         weights = 1.0 / (near**2 + 1e-6)
         units = {"sigma": size, "seen": 1.0, "mean_curvature": 1 / size, "gaussian_curvature": size**-2}
         units |= {f"{name}_sigma": units[name] for name in ("mean_curvature", "gaussian_curvature")}
+        border = border_of(faces)
+        rim = np.zeros(len(vertices), bool)
+        if len(border):
+            rim = cKDTree(vertices[border]).query(vertices)[0] < _RIM
         return Skin(
             number, vertices, normals, faces, vertex_areas(vertices, faces),
             {name: values[name].astype(float) / unit for name, unit in units.items()}, not len(border), rim,

@@ -9,8 +9,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from jaxmem.density import OFFSETS, learn_bilayer, whitening
-from jaxmem.measure import Transfer, leaflets, learn_transfer, pair
-from jaxmem.measure.thickness import changes
+from jaxmem.measure import Transfer, changes, leaflets, learn_transfer
 from jaxmem.numerics import map_rows
 from jaxmem.pipeline.placing.appearance import KINDS, Appearance, cube, cubes, shown_of, some_of, with_bilayer
 from jaxmem.points import first_of_each
@@ -76,7 +75,7 @@ class Thickness(NamedTuple):
 
 _batched = jax.jit(jax.vmap(leaflets, (0, None, None, None, 0, None)))
 _single = jax.jit(leaflets)
-_pair = jax.jit(pair)
+
 _changes = jax.jit(changes)
 _whitening = jax.jit(jax.vmap(whitening))
 

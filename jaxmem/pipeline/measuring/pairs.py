@@ -18,8 +18,8 @@ _CLOSE = 0.05  # voxels from it
 _LEAST = 4.0  # voxels^2 of contact, of which there is a mean gap
 _THIN = 1.0  # voxels; what a ray meets sooner is where it came from
 
-_moved = jax.jit(lambda gap, along, own, other: moved_gap(gap[:, None], along[:, None], own, other))
-_contact = jax.jit(contact)
+_moved = jax.jit(jax.vmap(jax.vmap(moved_gap, (None, None, 0, 0))))
+_contact = jax.jit(jax.vmap(contact, (0, None, None)))
 
 
 class Facing(NamedTuple):
@@ -94,7 +94,9 @@ def closest(one: Skin, other: Skin, at: Facing) -> tuple[float, float]:
     if not len(at.where):
         return np.inf, np.nan
     rim = one.rim[at.where] | other.rim[at.nearest]
-    k = int(np.argmin(np.where(rim & ~rim.all(), np.inf, np.abs(at.gap))))
+    # the least of many uncertain gaps is too small: what is known less well must be so much closer
+    most = np.abs(at.gap) + np.hypot(one.values["sigma"][at.where], other.values["sigma"][at.nearest])
+    k = int(np.argmin(np.where(rim & ~rim.all(), np.inf, most)))
     own, its = one.drawn("displacement", at.where[[k]])[0], other.drawn("displacement", at.nearest[[k]])[0]
     return float(abs(at.gap[k])), float(np.hypot((at.along[k] * own - its).std(), _common(one, other)))
 

@@ -96,7 +96,7 @@ def membrane_row(
     gap, number = near
     if np.isfinite(gap).any():
         k = int(np.argmin(gap))
-        row |= {"nearest_membrane": int(number[k]), "nearest_nm": _round(gap[k] * size)}
+        row |= {"nearest_membrane": int(number[k]), "nearest_nm": _round(float(gap[k]) * size)}
     row |= {"proteins": count}
     names = {"density": "proteins_per_nm2", "nearest_nm": "protein_neighbour_nm"}
     return row | {names.get(name, name): _significant(value) for name, value in cluster.items()}
@@ -132,7 +132,10 @@ def _bending(one: Skin, share: np.ndarray, size: float) -> dict[str, Any]:
     row: dict[str, Any] = {}
     for name, values in found.items():
         unit = "_per_nm" if name in ("mean_curvature", "curvedness") else ""
-        row |= {f"{name}{unit}": _significant(values[0]), f"{name}_sigma{unit}": _significant(values[1:].std())}
+        row |= {
+            f"{name}{unit}": _significant(float(values[0])),
+            f"{name}_sigma{unit}": _significant(float(values[1:].std())),
+        }
     return row
 
 
