@@ -1,5 +1,6 @@
 """Gaussian processes for implicit surfaces (paper, Sections 4.3.2 and 5.2)."""
 
+from jaxmem.gp.blend import BUMPS as BUMPS
 from jaxmem.gp.blend import Blend as Blend
 from jaxmem.gp.blend import fit_blend as fit_blend
 from jaxmem.gp.expansion import Derivatives as Derivatives

@@ -10,6 +10,8 @@ from jaxmem.types import Scalar
 
 _ON = 3.0  # weight of a point's place against that of its normal, both in units of the neighbourhood's radius
 _RIDGE = 1e-3  # of the weight of a neighbourhood, for coefficients that nothing tells
+BUMPS = 16
+"""Places, at most, at which a blend is uncertain by itself."""
 _LEAST = 1e-6  # weight of a neighbourhood without points
 
 
@@ -17,7 +19,8 @@ class Blend(Trend):
     """About the signed distance to a surface, in voxels, negative inside: quadrics about centres, each counting near its own.
 
     A sphere, an ellipsoid and a tube are quadrics themselves, and go on where nothing is seen. The uncertain parameters are the
-    coefficients of one more quadric, for the whole surface, in coordinates that reach from -1 to 1 along its own axes, times the size.
+    coefficients of one more quadric, for the whole surface, in coordinates that reach from -1 to 1 along its own axes, times the size; and the
+    heights of bumps where the surface goes on far from all points, times the size.
 
     Attributes:
         centres: (k, d) voxels.
@@ -27,6 +30,8 @@ class Blend(Trend):
         size: half the distance across, voxels.
         frame: (d, d) from coordinates about `middle` to those of the whole.
         middle: (d,) voxels.
+        bumps: (b, d) voxels, as wide as the neighbourhoods.
+        loose: (b,) 1 for those that are there.
 
     Example:
         >>> turn = jnp.linspace(0.0, 6.2, 60)
@@ -43,6 +48,8 @@ class Blend(Trend):
     size: Float[Array, ""]
     frame: Float[Array, "d d"]
     middle: Float[Array, " d"]
+    bumps: Float[Array, "b d"]
+    loose: Float[Array, " b"]
 
     def value(self, point):
         away = (point[None] - self.centres) / self.radius
@@ -51,7 +58,9 @@ class Blend(Trend):
         return self.radius * jnp.sum(weight * jax.vmap(lambda a, c: terms(a) @ c)(away, self.coefficients))
 
     def features(self, point):
-        return self.sigma * self.size * terms(self.frame @ (point - self.middle))
+        away = (point[None] - self.bumps) / self.radius
+        height = self.loose * jnp.exp(-jnp.sum(away**2, 1))
+        return self.sigma * self.size * jnp.concatenate([terms(self.frame @ (point - self.middle)), height])
 
     def moved(self, coefficients, point):
         return self.value(point) + self.features(point) @ coefficients
@@ -118,5 +127,5 @@ def fit_blend(
     reach = jnp.maximum(jnp.max(jnp.abs(offset @ axes.T), 0), 1.0)
     return Blend(
         centres, jax.vmap(around)(centres), radius, jnp.asarray(sigma, dtype), jnp.asarray(size, dtype),
-        axes / reach[:, None], middle,
+        axes / reach[:, None], middle, jnp.zeros((BUMPS, points.shape[1]), dtype), jnp.zeros(BUMPS, dtype),
     )  # fmt: skip

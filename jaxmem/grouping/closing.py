@@ -7,8 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
-from scipy import ndimage
-from scipy.interpolate import RBFInterpolator
 from scipy.ndimage import map_coordinates
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
@@ -16,6 +14,8 @@ from scipy.spatial import cKDTree
 from skimage.measure import marching_cubes
 
 from jaxmem import gp, levelset
+from jaxmem.grouping.faces import faces_of, spacing_of
+from jaxmem.grouping.shape import Shape, directions
 from jaxmem.numerics import map_rows, pad_to
 from jaxmem.points import evenly, orient
 
@@ -27,13 +27,10 @@ _LINK = 2.0  # spacings within which points are of one sheet
 _ALONG = 0.6  # |sine| of the way to a neighbour out of the sheet, at most; and least |cos| of their normals
 _OPPOSITE = 0.95  # least cos between the way across and the normal
 _SOFT = 1.5  # spacings over which points are spread where they are looked at from others
-_SOME = 8  # neighbours from which the points' density is taken
 _ACROSS = 0.35  # least share of the points that have others across
 UNSEEN = 4.0  # how many times less well faces are known that no point tells of
 _LYING = 0.6  # |component along the beam| of the thin axis of a lying sac
-_FLAT = 0.5  # its extent along that axis over the next, at most
-_INNER = 0.1  # share of points on an inner wall, at most
-_WIDE = 0.1  # share of its outline that its faces must take, at least
+_OBLATE = 0.65  # its semi-axis there over the next, at most, as an ellipsoid
 _BORDER = 1.0  # voxels from the volume's border within which nothing need be seen
 _BEAM = 0.75  # |component along the beam| of a normal beyond which nothing need be seen
 
@@ -98,7 +95,7 @@ def outwards(
         (n, 3) unit normals, and twice the mean winding number of the surface about its own points, at most 1: see `Closure.turned`.
     """
     tree = cKDTree(points)
-    spacing = _spacing(tree)
+    spacing = spacing_of(tree)
     pairs = tree.query_pairs(_LINK * spacing, output_type="ndarray")
     way = points[pairs[:, 1]] - points[pairs[:, 0]]
     way /= np.maximum(np.linalg.norm(way, axis=1, keepdims=True), 1e-9)
@@ -126,13 +123,6 @@ def outwards(
         settled.append(own)
     turned = 2.0 * _round(points, points, out, area)
     return (out if turned >= 0 else -out), min(abs(turned), 1.0)
-
-
-def _spacing(tree: cKDTree) -> float:
-    """Root of the area for each of some points on a surface: that of a disc which holds some of them, over their number."""
-    some = min(_SOME, tree.n - 1)
-    reach = tree.query(tree.data, k=[some + 1])[0]
-    return float(np.sqrt(np.pi / some) * np.median(reach))
 
 
 def _round(at: np.ndarray, points: np.ndarray, normals: np.ndarray, area: float) -> float:
@@ -178,7 +168,7 @@ def close(
         return None
     n, turned = outwards(x, n)
     across = half_across(x, n)
-    spacing = _spacing(cKDTree(x))
+    spacing = spacing_of(cKDTree(x))
     if not np.isfinite(across) or turned < 0.2:
         return None
     across = min(across, _bend(x, n, max(3.0 * spacing, 5.0)))
@@ -220,48 +210,42 @@ def close(
     )  # fmt: skip
 
 
+def lying_sac(points: Float[np.ndarray, "n 3"], normals: Float[np.ndarray, "n 3"], shape: Shape) -> gp.Blend | None:
+    """A flat sac through points that an ellipsoid describes as well, where only the rim of something lying is seen; None elsewhere.
+
+    A rim tells how it is bent, c^2 / a at the equator of an ellipsoid of semi-axes a and c. That is an ellipsoid's dome of height c, or a sac
+    whose faces lie c^2 / a from its middle. Membranes under little tension that are so flat have faces, not domes: oblate shapes of least
+    bending energy are discs whose faces are flat or hollow (Seifert, Berndl & Lipowsky 1991).
+
+    Arguments:
+        points, normals: of a membrane, voxels; unit normals, any sign.
+        shape: the ellipsoid through them.
+
+    Returns:
+        The sac as a blend.
+    """
+    axes = np.asarray(shape.ellipse.semi_axes)
+    thin = int(np.argmin(axes))
+    wide = np.sort(axes)[1:]
+    if abs(np.asarray(shape.ellipse.rotation)[thin, 0]) < _LYING or axes[thin] > _OBLATE * wide[0]:
+        return None
+    size = float(axes[thin] ** 2 / np.sqrt(wide.prod()))
+    chosen = evenly(points, _MOST)
+    x, n = points[chosen].astype(float), normals[chosen].astype(float)
+    n = np.where((n * directions(shape.ellipse, x)).sum(1, keepdims=True) < 0, -n, n)
+    flat = faces_of(x, n, size, convex=True)
+    if flat is None:
+        return None
+    radius = max(1.2 * size, 2.5 * spacing_of(cKDTree(x)))
+    noise = np.where(np.arange(len(x) + len(flat[0])) < len(x), 1.0, UNSEEN)
+    return blend_of(np.concatenate([x, flat[0]]), np.concatenate([n, flat[1]]), radius, size, noise)
+
+
 def _bend(points: np.ndarray, normals: np.ndarray, radius: float) -> float:
     """One over the median of the larger principal curvature, voxels; where that is none, infinity."""
     blend = blend_of(points, normals, radius, radius)
     bends = map_rows(_bends, points[evenly(points, _FEW)].astype(np.float32), rest=(blend,), smallest=_FEW)
     return 1.0 / max(float(np.median(bends)), 1e-9)
-
-
-def faces_of(points: np.ndarray, normals: np.ndarray, size: float) -> tuple[np.ndarray, np.ndarray] | None:
-    """Points on the two faces of a lying sac of which only the rim is seen, and normals, outwards; None of anything else.
-
-    Quadrics go round the rim and back through the middle, as if it were a ring. A ring has a wall on its inner side, which would be seen; a sac
-    has none. As far within the rim's points as it is thick lies the border of the sheet in its middle, which is as flat as this border lets it
-    be; the faces lie as far on both sides.
-
-    Arguments:
-        points, normals: evenly spread; unit normals, outwards.
-        size: half the thickness, voxels.
-    """
-    middle = points.mean(0)
-    spread, axes = np.linalg.eigh(np.cov((points - middle).T))
-    thin, plane = axes[:, 0], axes[:, 1:]
-    if abs(thin[0]) < _LYING or spread[0] > _FLAT**2 * spread[1]:
-        return None
-    flat = (points - middle) @ plane
-    if (((normals @ plane) * flat).sum(1) < -0.3 * np.linalg.norm(flat, axis=1)).mean() > _INNER:
-        return None
-    reach = np.abs(flat).max(0) + 1.0
-    step = max(1.0, float(reach.max()) / 40.0)
-    grid = np.stack(np.meshgrid(*(np.arange(-r - 2 * step, r + 3 * step, step) for r in reach), indexing="ij"), -1)
-    near = cKDTree(flat).query(grid.reshape(-1, 2))[0].reshape(grid.shape[:2])
-    deep = ndimage.binary_fill_holes(near < 2.0 * step) & (near > 1.2 * size)
-    if deep.sum() < _WIDE * len(deep) * deep.shape[1]:
-        return None
-    border = points - middle - size * normals
-    some = evenly(points, _FEW)
-    sheet = RBFInterpolator(border[some] @ plane, border[some] @ thin, kernel="thin_plate_spline", smoothing=1.0)
-    target = grid[deep][evenly(grid[deep], CENTRES)]
-    slope = np.stack([(sheet(target + d) - sheet(target - d)) / (2 * step) for d in step * np.eye(2)], 1)
-    up = thin - slope @ plane.T
-    up /= np.linalg.norm(up, axis=1, keepdims=True)
-    centre = middle + target @ plane.T + sheet(target)[:, None] * thin
-    return np.concatenate([centre + size * up, centre - size * up]), np.concatenate([up, -up])
 
 
 def blend_of(

@@ -97,7 +97,7 @@ def fit_mask(
     )
     placed, ran = None, config
     if tomogram is not None and not is_flat(data.shape):
-        placed, ran = refine(tomogram._replace(voxel_size=mask.voxel_size), line, regions, config, run)
+        placed, regions, ran = refine(tomogram._replace(voxel_size=mask.voxel_size), line, regions, config, run)
     return finish(run, semantic, line, regions, slices, mask, ran, keep_surfaces, placed)
 
 

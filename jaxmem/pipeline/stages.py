@@ -291,5 +291,5 @@ def assemble(seen: Prediction, tomogram: Tomogram, config: Config, run: Run, kee
     slices, regions = run.once("ellipses", pruned, pack_pruning, unpack_pruning)
     placed = None
     if not is_flat(tomogram.data.shape):
-        placed, config = refine(tomogram, line, regions, config, run)
+        placed, regions, config = refine(tomogram, line, regions, config, run)
     return finish(run, seen.semantic, line, regions, slices, tomogram, config, keep_surfaces, placed)

@@ -142,6 +142,13 @@ def _blend(
         float(earlier.size),
         np.concatenate([noise, np.full(len(places), UNSEEN * float(np.median(noise)))]),
     )
+    if len(places):
+        # faces that nothing is seen of are as uncertain as the shape of what is
+        far = places[evenly(places, gp.BUMPS)]
+        bumps = np.resize(far, (gp.BUMPS, far.shape[1]))
+        blend = eqx.tree_at(
+            lambda b: (b.bumps, b.loose), blend, (bumps, (np.arange(gp.BUMPS) < len(far)).astype(float))
+        )
     return jax.tree.map(np.float64, blend), facing
 
 
@@ -194,9 +201,9 @@ def prepare(points, normals, errors, shape: Shape | gp.Blend, closed: bool, othe
     variance = (AMPLITUDE * reach if closed else reach) ** 2
     if blend is not None:
         trend = eqx.tree_at(
-            lambda b: (b.centres, b.middle, b.sigma),
+            lambda b: (b.centres, b.middle, b.bumps, b.sigma),
             blend,
-            (blend.centres - centre, blend.middle - centre, np.float64(config.shape_sigma)),
+            (blend.centres - centre, blend.middle - centre, blend.bumps - centre, np.float64(config.shape_sigma)),
         )
         # as rough, over its size, as what deviates from an ellipsoid: the kernel's roughness is 2 variance (r / R)^3
         variance = (AMPLITUDE * float(blend.size)) ** 2 * (R / (_WIDE * float(blend.size))) ** 3

@@ -135,7 +135,17 @@ def unpack_membrane(piece: Piece) -> tuple[MembraneResult, Paint] | None:
     return MembraneResult(mesh, int(piece["points"]), float(piece["noise"]), evidence, None), paint
 
 
-_BLEND = ("centres", "coefficients", "radius", "sigma", "size", "frame", "middle")  # arrays of a blend
+_BLEND = (
+    "centres",
+    "coefficients",
+    "radius",
+    "sigma",
+    "size",
+    "frame",
+    "middle",
+    "bumps",
+    "loose",
+)  # arrays of a blend
 
 
 class Stored(Sequence[MembraneResult]):

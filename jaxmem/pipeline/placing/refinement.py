@@ -11,6 +11,7 @@ from scipy.spatial import cKDTree
 
 from jaxmem.density import OFFSETS, SHIFTS, Placed, local_information, place, residual, whitening
 from jaxmem.grouping import Midline, Region
+from jaxmem.grouping.closing import lying_sac
 from jaxmem.numerics import map_rows
 from jaxmem.pipeline.keeping.pieces import Piece
 from jaxmem.pipeline.keeping.record import Run
@@ -38,6 +39,7 @@ _SPREAD = 0.3  # of a membrane's contrast along it, over what it usually has
 _CLEAR = 4.0  # log odds of the points from which that is learnt
 _MOST = 2.0  # voxels; points that are known less well are left out
 _LEAST_SHARE = 0.01  # of what a patch tells, for the arithmetic
+_STEEP = 0.7  # component along the beam, at most, of the normals of a lying sac's points
 _KEPT = 8  # outlines in memory, where others lie on disk
 
 
@@ -60,7 +62,7 @@ class Points(NamedTuple):
 
 def refine(
     tomogram: Tomogram, line: Midline, regions: list[Region], config: Config, run: Run
-) -> tuple[list[Points | None], Config]:
+) -> tuple[list[Points | None], list[Region], Config]:
     """Points on each membrane as the tomogram places them; None for a membrane that keeps the points it had.
 
     A round fits a surface to each membrane's points, and learns from what is seen whole what a membrane looks like across. It computes
@@ -74,12 +76,15 @@ def refine(
         run: told what was found; keeps what is finished.
 
     Returns:
-        The points, and the settings with tilts that were left to the spectrum.
+        The points, the membranes with another form where only a sac's rim is seen, and the settings with tilts that were left to the spectrum.
     """
     c, n = config.refine, len(regions)
     placed: list[Points | None] = [None] * n
     if n == 0 or c.rounds == 0:
-        return placed, config
+        return placed, regions, config
+    formed = [_flat_ones(line, region, run) for region in regions]
+    lying = [one is not other for one, other in zip(formed, regions)]
+    regions = formed
     with run.stage("refinement", 2 * c.rounds * n) as step:
         look = first_look(tomogram.data, tomogram.voxel_size, c, run)
         for r in range(c.rounds):
@@ -92,7 +97,7 @@ def refine(
                 step(done + k)
             look = with_bilayer(tomogram.data, (outlines.get(k) for k in some_of(n)), look)
             residuals = Residuals(look.samples)
-            place_one = partial(_membrane, tomogram.data, outlines, look, c)
+            place_one = partial(_membrane, tomogram.data, outlines, look, c, lying)
             for k in range(n):
                 found = _kept(run, done + n + k, partial(place_one, k))
                 residuals.add(found.pop("square"), found.pop("count"))
@@ -102,7 +107,24 @@ def refine(
     many = sum(p is not None for p in placed)
     run.decide(f"the tomogram places the points of {many} of {n} membranes")
     low, high, axis = (round(float(angle), 2) for angle in look.wedge)
-    return placed, replace(config, refine=replace(c, tilt_low=low, tilt_high=high, tilt_axis=axis))
+    return placed, regions, replace(config, refine=replace(c, tilt_low=low, tilt_high=high, tilt_axis=axis))
+
+
+def _flat_ones(line: Midline, region: Region, run: Run) -> Region:
+    """The region as a sac if only the rim of something lying and flat is seen."""
+    if not region.closed or region.blend is not None:
+        return region
+    points = line.points[region.members]
+    blend = lying_sac(points, line.normals[region.members], region.shape)
+    if blend is None:
+        return region
+    # the network draws the rim out along the beam
+    steep = region.members[np.abs(line.normals[region.members, 0]) < _STEEP]
+    where = np.round(points.mean(0)).astype(int).tolist()
+    run.decide(
+        f"of the membrane at {where} the rim is seen: it is taken for a sac, {2 * float(blend.size):.0f} voxels thick"
+    )
+    return region._replace(blend=blend, members=steep)
 
 
 def fits_of(
@@ -224,10 +246,10 @@ def _points(found: Piece, config: RefineConfig) -> Points | None:
     return Points(points, normals, found["sigma"][good] * np.sqrt(alike), shared, found["log_odds"][good])
 
 
-def _membrane(volume, outlines: _Outlines, look: Appearance, config: RefineConfig, k: int) -> Piece:
+def _membrane(volume, outlines: _Outlines, look: Appearance, config: RefineConfig, lying: list[bool], k: int) -> Piece:
     """Points evenly spread over one membrane, and where the density places them; sums of what is left besides."""
     nothing = {"square": np.zeros((KINDS, look.samples, look.samples)), "count": np.zeros(KINDS)}
-    own = outlines.get(k)
+    own, lies = outlines.get(k), lying[k]
     if own is None:
         return nothing
     inside = np.flatnonzero(((own.vertices >= 0) & (own.vertices <= np.array(volume.shape) - 1)).all(1))
@@ -235,6 +257,11 @@ def _membrane(volume, outlines: _Outlines, look: Appearance, config: RefineConfi
         return nothing
     cells = len(first_of_each(np.floor(own.vertices[inside] / config.spacing).astype(int)))
     chosen = inside[evenly(own.vertices[inside], max(cells, _FEWEST))]
+    if lies:
+        # of a sac only the rim is seen; what its edges smear along the beam is not its faces
+        chosen = chosen[np.abs(own.normals[chosen, 0]) < _STEEP]
+        if len(chosen) < _FEWEST:
+            return nothing
     points, normals = own.vertices[chosen].astype(float), own.normals[chosen].astype(float)
     data, template = _profiles(volume, k, own, points, outlines, look, config)
     kind = look.kind(normals)
