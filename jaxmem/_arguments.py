@@ -139,14 +139,12 @@ def parser() -> argparse.ArgumentParser:
     )
     verb.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="where to (default: RUN/measures)")
     for name, default, what in (
-        ("contact", 30.0, "nm; two membranes are in contact where they are no farther apart"),
-        ("reach", 50.0, "nm; pairs of membranes that come no closer are left out"),
-        ("head", 80.0, "A; least diameter of a protein"),
-        ("foot", 20.0, "nm; a protein whose centre is farther from every membrane stands on none"),
+        ("--contact", 30.0, "nm; two membranes are in contact where they are no farther apart"),
+        ("--reach", 50.0, "nm; pairs of membranes that come no closer are left out"),
+        ("--head", 80.0, "A; least diameter of a protein"),
+        ("--foot", 20.0, "nm; a protein whose centre is farther from every membrane stands on none"),
     ):
-        verb.add_argument(
-            f"--{name}", type=float, default=default, metavar="LENGTH", help=f"{what} (default: {default:g})"
-        )
+        verb.add_argument(name, type=float, default=default, metavar="LENGTH", help=f"{what} (default: {default:g})")
     logs(verb)
     verb = verbs.add_parser("train", help="train the network on simulated slices; continues where it was stopped")
     verb.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER")

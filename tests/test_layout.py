@@ -228,3 +228,10 @@ def test_the_readmes_example_of_the_library_runs():
     assert 0.0 < float(names["error"]) < 10.0
     assert 8.0 < float(names["radius"](0.5)) < 12.0
     assert names["found"].success
+
+
+def test_the_example_of_measurements_runs(capsys):
+    text = (Path(__file__).parents[1] / "docs" / "measure.md").read_text()
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(block, {})
+    assert float(capsys.readouterr().out) == pytest.approx(3.6, abs=0.02)
