@@ -22,6 +22,7 @@ _MOST_ATTEMPTS = (
 _OBLATE = 0.6  # of the next semi-axis, for an ellipsoid to be flat; by hand
 _LYING = 0.6  # component of its thin axis along the beam, at least; by hand
 _THINNER = 0.75  # of the ellipsoid's half thickness; by hand
+_GOOD = 0.5  # voxels; spread of points about an ellipsoid that is one; by hand
 BETTER = 0.7  # of the spread of points about an ellipsoid, for another shape to be taken; by hand
 
 Described: TypeAlias = tuple[np.ndarray, Shape, Closure | None]
@@ -218,8 +219,8 @@ def _takes_shape(line, index, shape, volume_shape, config, shut: dict[bytes, Clo
 
 
 def improves(closure: Closure, shape: Shape) -> bool:
-    """Whether points lie closer about a closure than about the closed ellipsoid through them."""
-    return closure.sigma <= BETTER * shape.sigma
+    """Whether points lie closer about a closure than about the closed ellipsoid through them, which leaves something to be wished for."""
+    return shape.sigma > _GOOD and closure.sigma <= BETTER * shape.sigma
 
 
 def thinner(closure: Closure, shape: Shape) -> bool:

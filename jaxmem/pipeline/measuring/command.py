@@ -18,7 +18,7 @@ from jaxmem.pipeline.measuring import tables
 from jaxmem.pipeline.measuring.inputs import Finished, Skin, density_of, open_run
 from jaxmem.pipeline.measuring.leaflets import Thickness, thicknesses
 from jaxmem.pipeline.measuring.pairs import pair_row, widths
-from jaxmem.pipeline.measuring.proteins import Foot, clustering, feet, particles_of
+from jaxmem.pipeline.measuring.proteins import Foot, clear_ones, clustering, feet, particles_of
 from jaxmem.pipeline.placing.appearance import first_look
 from jaxmem.points import first_of_each
 from jaxmem.report import add_measures
@@ -176,6 +176,8 @@ def _proteins(run: Finished, skin, data: Any, head: float, foot: float, said: Ru
         step(1)
         each = ((skin(number), cKDTree(skin(number).vertices)) for number in run.numbers)
         stand = feet(found.centre, each, 10.0 * foot / run.voxel_size)
+        if data is not None:
+            found, stand = clear_ones(found, stand)
     said.decide(f"{len(found.centre)} particles, {sum(f.membrane > 0 for f in stand)} of them on membranes")
     return found, stand
 

@@ -11,6 +11,7 @@ from jaxmem.pipeline.measuring.inputs import Skin
 from jaxmem.types import PROTEIN
 
 _SLOPE = 6.0  # voxels about a foot over which a normal's direction is taken
+_CONTRAST = 0.6  # of the median of particles on membranes, at least
 _TILE = 96  # slices in which particles are looked for at a time
 EMBEDDED = 25.0
 """A from the mid-surface; a particle whose centre lies nearer is within the membrane."""
@@ -34,7 +35,7 @@ class Foot(NamedTuple):
     sigma: float
 
 
-def particles_of(semantic: Any, density: Any, voxel_size: float, diameter: float, contrast: float = 0.65) -> Particles:
+def particles_of(semantic: Any, density: Any, voxel_size: float, diameter: float) -> Particles:
     """Particles of a map of classes, a slab at a time: those whose centre lies in the slab's own slices.
 
     Arguments:
@@ -42,7 +43,6 @@ def particles_of(semantic: Any, density: Any, voxel_size: float, diameter: float
         density: of the tomogram, or None.
         voxel_size: A.
         diameter: least of a particle, A.
-        contrast: particles of less than so much of the median contrast are left out.
     """
     size = diameter / voxel_size
     overlap = int(np.ceil(3 * size))
@@ -56,11 +56,16 @@ def particles_of(semantic: Any, density: Any, voxel_size: float, diameter: float
         place = some.centre[:, 0] + low
         own = (place >= start) & (place < start + _TILE)
         found.append(Particles(some.centre[own] + [low, 0, 0], some.volume[own], some.contrast[own]))
-    every = Particles(*(np.concatenate(a) for a in zip(*found)))
-    if density is None or not len(every.contrast):
-        return every
-    clear = every.contrast >= contrast * np.median(every.contrast)
-    return Particles(*(a[clear] for a in every))
+    return Particles(*(np.concatenate(a) for a in zip(*found)))
+
+
+def clear_ones(found: Particles, stand: list[Foot]) -> tuple[Particles, list[Foot]]:
+    """Particles without those on membranes whose contrast is much less than that of most there."""
+    on = np.array([f.membrane > 0 for f in stand], bool)
+    if not on.any():
+        return found, stand
+    kept = ~on | (found.contrast >= _CONTRAST * np.median(found.contrast[on]))
+    return Particles(*(a[kept] for a in found)), [f for f, good in zip(stand, kept) if good]
 
 
 def feet(centres: np.ndarray, membranes: Iterable[tuple[Skin, cKDTree]], reach: float) -> list[Foot]:
