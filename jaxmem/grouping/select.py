@@ -26,6 +26,8 @@ from jaxmem.points import surface_density
 from jaxmem.settings import SelectConfig
 
 _PER_VOXEL = 1.3  # midline points on a square voxel of surface, or on a voxel of curve (measured)
+_WHOLE = 0.97  # share of a closed surface that has points, from which nothing is left to be inferred
+_DEEP = 9.0  # voxels; half the distance across that leaves room for an open surface's anchors on both sides (`FitConfig.offset`)
 
 
 class Region(NamedTuple):
@@ -151,5 +153,8 @@ def regions_from_instances(
         closure = close(points, line.normals[index], volume_shape) if points.shape[1] == 3 else None
         if not is_shut(closure, config) or (round_ and not improves(closure, shape) and not thinner(closure, shape)):
             closure = None
+        if closure is not None and closure.seen >= _WHOLE and closure.across >= _DEEP:
+            # points all around say more than what is expected of them
+            closure, round_ = None, False
         found.append(Region(index, shape, round_ or closure is not None, None if closure is None else closure.blend))
     return found
