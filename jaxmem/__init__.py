@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from jaxmem import grouping as grouping
     from jaxmem import io as io
     from jaxmem import levelset as levelset
+    from jaxmem import measure as measure
     from jaxmem import membrane as membrane
     from jaxmem import metrics as metrics
     from jaxmem import numerics as numerics
@@ -61,7 +62,7 @@ _HOMES = {
     "segment": "pipeline",
 }
 _MODULES = (
-    "anchors", "batch", "checkpoints", "console", "defaults", "density", "ellipse", "gp", "grouping", "io", "levelset", "membrane", "metrics", "numerics", "pipeline", "points",
+    "anchors", "batch", "checkpoints", "console", "defaults", "density", "ellipse", "gp", "grouping", "io", "levelset", "measure", "membrane", "metrics", "numerics", "pipeline", "points",
     "preprocess", "report", "results", "ridges", "settings", "simulate", "surface", "types", "unet",
 )  # fmt: skip
 __all__ = (*_HOMES, *_MODULES, "__version__")

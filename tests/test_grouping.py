@@ -240,6 +240,11 @@ def test_a_ring_closes_but_not_around_its_centre(ring):
     points = points + np.array([30, 50, 50])
     line = Midline(points.astype(np.float32), normal, points.astype(int), np.ones(len(points)))
     (region,) = regions_from_instances(line, np.ones(len(points), int), (60, 100, 100), SelectConfig())
+    assert region.closed != ring  # points all around a ring say all
+    assert region.blend is None
+    seen = np.abs(normal[:, 0]) < 0.8
+    line = Midline(*(np.asarray(a)[seen] for a in line))
+    (region,) = regions_from_instances(line, np.ones(seen.sum(), int), (60, 100, 100), SelectConfig())
     assert region.closed
     assert (region.blend is not None) == ring
     if ring:

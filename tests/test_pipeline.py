@@ -76,7 +76,7 @@ def test_files_of_a_run_lie_on_the_input(tmp_path, phantom, segmented):
         "view.cxc",
         "report.html",
         "manifest.json",
-    } | {f"surfaces/membrane_{i:03d}.{e}" for i in range(1, count + 1) for e in ("ply", "obj")}
+    } | {f"surfaces/membrane_{i:03d}.{e}" for i in range(1, count + 1) for e in ("ply", "npz", "obj")}
     labels = read_mrc(tmp_path / "run" / "labels.mrc")
     assert labels.origin == (100.0, -200.0, 300.0)
     assert labels.nstart == (5, 6, 7)

@@ -14,7 +14,7 @@ def principal(mean: Float[Array, "*n"], gaussian: Float[Array, "*n"]) -> tuple[F
     """The larger and the smaller principal curvature; alike where noise leaves the square of the mean below the Gaussian one.
 
     Example:
-        >>> [float(k) for k in principal(jnp.array(0.5), jnp.array(0.21))]
+        >>> [round(float(k), 3) for k in principal(jnp.array(0.5), jnp.array(0.21))]
         [0.7, 0.3]
     """
     root = safe_sqrt(jnp.maximum(mean**2 - gaussian, 0.0))

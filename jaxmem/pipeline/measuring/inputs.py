@@ -50,7 +50,12 @@ class Skin(NamedTuple):
     gaussian_curvature: np.ndarray
 
     def drawn(self, name: str, where: np.ndarray | None = None) -> np.ndarray:
-        """(n, draws) departures of drawn surfaces at vertices, all of them or some: "displacement", "mean_curvature" or "gaussian_curvature"."""
+        """(n, draws) departures of drawn surfaces at vertices.
+
+        Arguments:
+            name: "displacement", "mean_curvature" or "gaussian_curvature".
+            where: some of the vertices; all when None.
+        """
         weights, rows = (self.weights, self.rows) if where is None else (self.weights[where], self.rows[where])
         few = getattr(self, name)
         return sum(weights[:, j, None] * few[rows[:, j]] for j in range(weights.shape[1]))

@@ -85,7 +85,7 @@ def contact_of(one: Skin, other: Skin, at: Facing, within: float) -> dict[str, f
     )
     return {
         "area": float(area[0]), "area_sigma": float(area[1:].std()),
-        "gap": float(gap[0]) if area[0] > _LEAST else np.nan, "gap_sigma": float(gap[1:].std()),
+        "gap": float(gap[0]) if area[0] > _LEAST else np.nan, "gap_sigma": float(np.hypot(gap[1:].std(), _common(one, other))) if area[0] > _LEAST else np.nan,
     }  # fmt: skip
 
 

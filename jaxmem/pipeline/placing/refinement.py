@@ -11,7 +11,6 @@ from scipy.spatial import cKDTree
 
 from jaxmem.density import OFFSETS, SHIFTS, Placed, local_information, place, residual, whitening
 from jaxmem.grouping import Midline, Region
-from jaxmem.grouping.closing import lying_sac
 from jaxmem.numerics import map_rows
 from jaxmem.pipeline.keeping.pieces import Piece
 from jaxmem.pipeline.keeping.record import Run
@@ -28,6 +27,7 @@ from jaxmem.pipeline.placing.appearance import (
     white,
     with_bilayer,
 )
+from jaxmem.pipeline.placing.lying import STEEP, lying_form
 from jaxmem.points import evenly, first_of_each
 from jaxmem.settings import Config, FitConfig, RefineConfig
 from jaxmem.surface import Errors, Membrane, fit_each, outline
@@ -39,7 +39,6 @@ _SPREAD = 0.3  # of a membrane's contrast along it, over what it usually has
 _CLEAR = 4.0  # log odds of the points from which that is learnt
 _MOST = 2.0  # voxels; points that are known less well are left out
 _LEAST_SHARE = 0.01  # of what a patch tells, for the arithmetic
-_STEEP = 0.7  # component along the beam, at most, of the normals of a lying sac's points
 _KEPT = 8  # outlines in memory, where others lie on disk
 
 
@@ -82,7 +81,7 @@ def refine(
     placed: list[Points | None] = [None] * n
     if n == 0 or c.rounds == 0:
         return placed, regions, config
-    formed = [_flat_ones(line, region, run) for region in regions]
+    formed = [lying_form(line, region, run) for region in regions]
     lying = [one is not other for one, other in zip(formed, regions)]
     regions = formed
     with run.stage("refinement", 2 * c.rounds * n) as step:
@@ -108,23 +107,6 @@ def refine(
     run.decide(f"the tomogram places the points of {many} of {n} membranes")
     low, high, axis = (round(float(angle), 2) for angle in look.wedge)
     return placed, regions, replace(config, refine=replace(c, tilt_low=low, tilt_high=high, tilt_axis=axis))
-
-
-def _flat_ones(line: Midline, region: Region, run: Run) -> Region:
-    """The region as a sac if only the rim of something lying and flat is seen."""
-    if not region.closed or region.blend is not None:
-        return region
-    points = line.points[region.members]
-    blend = lying_sac(points, line.normals[region.members], region.shape)
-    if blend is None:
-        return region
-    # the network draws the rim out along the beam
-    steep = region.members[np.abs(line.normals[region.members, 0]) < _STEEP]
-    where = np.round(points.mean(0)).astype(int).tolist()
-    run.decide(
-        f"of the membrane at {where} the rim is seen: it is taken for a sac, {2 * float(blend.size):.0f} voxels thick"
-    )
-    return region._replace(blend=blend, members=steep)
 
 
 def fits_of(
@@ -259,7 +241,7 @@ def _membrane(volume, outlines: _Outlines, look: Appearance, config: RefineConfi
     chosen = inside[evenly(own.vertices[inside], max(cells, _FEWEST))]
     if lies:
         # of a sac only the rim is seen; what its edges smear along the beam is not its faces
-        chosen = chosen[np.abs(own.normals[chosen, 0]) < _STEEP]
+        chosen = chosen[np.abs(own.normals[chosen, 0]) < STEEP]
         if len(chosen) < _FEWEST:
             return nothing
     points, normals = own.vertices[chosen].astype(float), own.normals[chosen].astype(float)
