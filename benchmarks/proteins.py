@@ -17,7 +17,7 @@ from record import recorded
 from scenes import Scene
 from scipy import ndimage
 from scipy.spatial import cKDTree
-from thickness import files_of, matched
+from thickness import add_folder, files_of, matched
 
 from jaxmem.io import read_mrc, write_mrc
 from jaxmem.pipeline import segment_file
@@ -98,13 +98,7 @@ def one(path: Path, run: Path, truth: dict[str, np.ndarray], heads: np.ndarray) 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, metavar="DATA", help="folder shared/data")
-    parser.add_argument(
-        "out",
-        type=Path,
-        nargs="?",
-        metavar="OUT",
-        help="where tomograms and runs are kept; a temporary folder when left out",
-    )
+    add_folder(parser)
     args = parser.parse_args()
     print(
         "| tomogram | heads | recall, % | precision, % | foot off, voxels: median, 90 % | normal off, degrees: median, 90 % | right side, % |"

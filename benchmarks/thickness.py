@@ -70,14 +70,26 @@ def files_of(name: str, folder: Path) -> tuple[Path, Path]:
     return run.with_suffix(".mrc"), run
 
 
-def one(name: str, folder: Path) -> list[str]:
-    """Cells of the table for one tomogram."""
+def run_of(name: str, folder: Path) -> tuple[Path, Path, dict[str, np.ndarray]]:
+    """One of the tomograms, its run, which is made if it is not there, and the truth."""
     distances, kind = TOMOGRAMS[name]
     path, run = files_of(name, folder)
     grey, _, truth = make(kind._replace(fill=vesicles(distances)))
     write_mrc(path, grey, Tomogram(grey, kind.voxel_size))
     if not (run / "manifest.json").exists():
         segment_file(path, run)
+    return path, run, truth
+
+
+def add_folder(parser: argparse.ArgumentParser) -> None:
+    """The argument that says where tomograms and runs lie."""
+    what = "where tomograms and runs are kept; a temporary folder when left out"
+    parser.add_argument("out", type=Path, nargs="?", metavar="OUT", help=what)
+
+
+def one(name: str, folder: Path) -> list[str]:
+    """Cells of the table for one tomogram."""
+    path, run, truth = run_of(name, folder)
     start = time.perf_counter()
     measure_run(run, path)
     seconds = time.perf_counter() - start
@@ -103,9 +115,7 @@ def one(name: str, folder: Path) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "out", type=Path, nargs="?", help="where tomograms and runs are kept; a temporary folder when left out"
-    )
+    add_folder(parser)
     args = parser.parse_args()
     print(
         "| tomogram | membranes found, measured | bias, A | RMS, A | in 95 % bars, % | ordered right, % of pairs | area measured, % | seconds |"

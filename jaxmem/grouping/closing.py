@@ -14,7 +14,7 @@ from scipy.spatial import cKDTree
 from skimage.measure import marching_cubes
 
 from jaxmem import gp, levelset
-from jaxmem.grouping.faces import faces_of, spacing_of
+from jaxmem.grouping.faces import LYING, faces_of, spacing_of
 from jaxmem.grouping.shape import Shape, directions
 from jaxmem.numerics import map_rows, pad_to
 from jaxmem.points import evenly, orient
@@ -29,7 +29,6 @@ _OPPOSITE = 0.95  # least cos between the way across and the normal
 _SOFT = 1.5  # spacings over which points are spread where they are looked at from others
 _ACROSS = 0.35  # least share of the points that have others across
 UNSEEN = 4.0  # how many times less well faces are known that no point tells of
-_LYING = 0.6  # |component along the beam| of the thin axis of a lying sac
 _OBLATE = 0.65  # its semi-axis there over the next, at most, as an ellipsoid
 _BORDER = 1.0  # voxels from the volume's border within which nothing need be seen
 _BEAM = 0.75  # |component along the beam| of a normal beyond which nothing need be seen
@@ -227,7 +226,7 @@ def lying_sac(points: Float[np.ndarray, "n 3"], normals: Float[np.ndarray, "n 3"
     axes = np.asarray(shape.ellipse.semi_axes)
     thin = int(np.argmin(axes))
     wide = np.sort(axes)[1:]
-    if abs(np.asarray(shape.ellipse.rotation)[thin, 0]) < _LYING or axes[thin] > _OBLATE * wide[0]:
+    if abs(np.asarray(shape.ellipse.rotation)[thin, 0]) < LYING or axes[thin] > _OBLATE * wide[0]:
         return None
     size = float(axes[thin] ** 2 / np.sqrt(wide.prod()))
     chosen = evenly(points, _MOST)

@@ -6,11 +6,13 @@ from scipy.spatial import Delaunay, cKDTree
 
 from jaxmem.points import evenly
 
+LYING = 0.6
+"""Component along the beam of the thin axis of a lying sac, at least."""
+
 _FACES = 64  # points on each face
 _ROUNDS = 5  # of least squares with less weight for what is far off: the sheet between the faces
 _STIFF = np.diag([0.0, 1.0, 1.0, 10.0, 10.0, 30.0, 30.0])  # against waves of the sheet
 _SOME = 8  # neighbours from which the points' density is taken
-_LYING = 0.6  # |component along the beam| of the thin axis of a lying sac
 _FLAT = 0.5  # its extent along that axis over the next, at most
 _INNER = 0.1  # share of points on an inner wall, at most, or on the faces
 _SECTORS, _AROUND = 36, 0.6  # of a rim with gaps, and the share of them that must have points
@@ -41,7 +43,7 @@ def faces_of(
     middle = points.mean(0)
     spread, axes = np.linalg.eigh(np.cov((points - middle).T))
     thin, plane = axes[:, 0], axes[:, 1:]
-    if abs(thin[0]) < _LYING or spread[0] > _FLAT**2 * spread[1]:
+    if abs(thin[0]) < LYING or spread[0] > _FLAT**2 * spread[1]:
         return None
     flat = (points - middle) @ plane
     if (((normals @ plane) * flat).sum(1) < -0.3 * np.linalg.norm(flat, axis=1)).mean() > _INNER:

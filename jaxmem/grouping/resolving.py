@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Int
 
 from jaxmem.grouping.closing import Closure, close
+from jaxmem.grouping.faces import LYING
 from jaxmem.grouping.hypotheses import is_shut, join_sides
 from jaxmem.grouping.merging import merge_regions
 from jaxmem.grouping.midline import Midline
@@ -20,7 +21,6 @@ _MOST_ATTEMPTS = (
     200  # regions looked at before no more are split, or three times those there are; for the time, by hand
 )
 _OBLATE = 0.6  # of the next semi-axis, for an ellipsoid to be flat; by hand
-_LYING = 0.6  # component of its thin axis along the beam, at least; by hand
 _THINNER = 0.75  # of the ellipsoid's half thickness; by hand
 _GOOD = 0.5  # voxels; spread of points about an ellipsoid that is one; by hand
 BETTER = 0.7  # of the spread of points about an ellipsoid, for another shape to be taken; by hand
@@ -231,6 +231,6 @@ def thinner(closure: Closure, shape: Shape) -> bool:
     """
     axes = np.asarray(shape.ellipse.semi_axes)
     thin = int(np.argmin(axes))
-    lies = abs(np.asarray(shape.ellipse.rotation)[thin, 0]) > _LYING
+    lies = abs(np.asarray(shape.ellipse.rotation)[thin, 0]) > LYING
     flat = axes[thin] < _OBLATE * np.sort(axes)[1]
     return bool(lies and flat and closure.across < _THINNER * axes[thin])

@@ -13,6 +13,8 @@ from jaxmem.types import Scalar
 def principal(mean: Float[Array, "*n"], gaussian: Float[Array, "*n"]) -> tuple[Float[Array, "*n"], Float[Array, "*n"]]:
     """The larger and the smaller principal curvature; alike where noise leaves the square of the mean below the Gaussian one.
 
+    Where they are alike their difference has no gradient: it counts as 0.
+
     Example:
         >>> [round(float(k), 3) for k in principal(jnp.array(0.5), jnp.array(0.21))]
         [0.7, 0.3]
@@ -33,7 +35,8 @@ def shape_index(mean: Float[Array, "*n"], gaussian: Float[Array, "*n"]) -> Float
         mean, gaussian: curvatures.
 
     Returns:
-        2 / pi arctan of the sum of the principal curvatures over their difference; 0 on a plane, where there is none.
+        2 / pi arctan of the sum of the principal curvatures over their difference; 0 on a plane, where there is none. Where the principal curvatures are alike their
+        difference has no gradient: it counts as 0.
     """
     flat = (mean == 0) & (gaussian == 0)
     half = safe_sqrt(jnp.maximum(mean**2 - gaussian, 0.0))

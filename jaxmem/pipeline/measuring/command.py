@@ -16,7 +16,7 @@ from jaxmem.measure import Particles
 from jaxmem.pipeline.keeping.record import Progress, Run
 from jaxmem.pipeline.measuring import tables
 from jaxmem.pipeline.measuring.inputs import Finished, Skin, density_of, open_run
-from jaxmem.pipeline.measuring.leaflets import Thickness, thicknesses
+from jaxmem.pipeline.measuring.leaflets import NOT_READ, Thickness, thicknesses
 from jaxmem.pipeline.measuring.pairs import pair_row, widths
 from jaxmem.pipeline.measuring.proteins import Foot, clear_ones, clustering, feet, particles_of
 from jaxmem.pipeline.placing.appearance import first_look
@@ -127,9 +127,8 @@ class _Nearest:
 
 
 def _thickness(run: Finished, data: Any, said: Run) -> list[Thickness]:
-    nothing = Thickness(None, None, None, 0.0, np.zeros((0, 3)), np.zeros(0), np.zeros(0))
     if data is None or not run.numbers:
-        return [nothing] * len(run.numbers)
+        return [NOT_READ] * len(run.numbers)
     settings = run.manifest["config"]["refine"]
     config = RefineConfig(**settings)
     outlines = []

@@ -97,19 +97,23 @@ class Finished(NamedTuple):
         near, rows = cKDTree(vertices[support]).query(vertices, k=min(_SHARES, len(support)))
         near, rows = near.reshape(len(vertices), -1), rows.reshape(len(vertices), -1)
         weights = 1.0 / (near**2 + 1e-6)
-        units = {"sigma": size, "seen": 1.0, "mean_curvature": 1 / size, "gaussian_curvature": size**-2}
-        units |= {f"{name}_sigma": units[name] for name in ("mean_curvature", "gaussian_curvature")}
         border = border_of(faces)
         rim = np.zeros(len(vertices), bool)
         if len(border):
             rim = cKDTree(vertices[border]).query(vertices)[0] < _RIM
         return Skin(
             number, vertices, normals, faces, vertex_areas(vertices, faces),
-            {name: values[name].astype(float) / unit for name, unit in units.items()}, not len(border), rim,
+            {name: values[name].astype(float) / unit for name, unit in units(size).items()}, not len(border), rim,
             float(self.manifest["config"]["fit"]["common"]),
             weights / weights.sum(1, keepdims=True), rows,
             drawn["displacement"] / size, drawn["mean_curvature"] * size, drawn["gaussian_curvature"] * size**2,
         )  # fmt: skip
+
+
+def units(size: float) -> dict[str, float]:
+    """What the values on vertices are multiplied by to come from voxels to A, 1/A and 1/A^2; `size` of a voxel, A."""
+    bends = {"mean_curvature": 1 / size, "gaussian_curvature": size**-2}
+    return {"sigma": size, "seen": 1.0, **bends, **{f"{name}_sigma": unit for name, unit in bends.items()}}
 
 
 def border_of(faces: np.ndarray) -> np.ndarray:

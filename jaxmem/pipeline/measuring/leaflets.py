@@ -16,20 +16,17 @@ from jaxmem.points import first_of_each
 from jaxmem.surface.tiles import Outline, patches, sampled
 
 _UPRIGHT = 15.0  # degrees within the tilts at which a membrane is seen whole
-_ENOUGH = 300  # vertices from which a transfer is learnt
+_ENOUGH = 75  # places from which a transfer is learnt
 _FEWEST = 12  # places of a membrane from which its thickness is told
 _CELL = 4.0  # voxels between places
 _STARTS = np.arange(20.0, 61.0, 5.0)  # A; from which the mean distance is sought
-_ASKED = np.arange(
-    16.0, 64.5, 1.0
-)  # A; distances that are asked about at each place, and of a membrane in half the steps
+# A; distances that are asked about at each place, and of a membrane in half the steps
+_ASKED = np.arange(16.0, 64.5, 1.0)
 _SENSIBLE = (20.0, 60.0)  # A
 _UNLIKE = 0.05  # share of the mean profile that two leaflets may leave
 _COARSEST = 26.0  # A; a voxel, beyond which two leaflets are one band whatever the tomogram
-_BLOCK, _FEWER = (
-    20.0,
-    0.15,
-)  # voxels, edge of blocks that hardly share noise; and the least of their variance over that of white noise
+_BLOCK = 20.0  # voxels; edge of blocks that hardly share noise
+_FEWER = 0.15  # least variance of their means over that of white noise
 _CLEAR = 3.0  # log odds of two leaflets against one band, from which a thickness is reported
 _MOST = 2.0  # A; a membrane's thickness that is known less well is not reported
 _COMMON = 0.2  # A; that all membranes of a tomogram may be off by: how well the transfer is known
@@ -73,9 +70,11 @@ class Thickness(NamedTuple):
     error: np.ndarray
 
 
+NOT_READ = Thickness(None, None, None, 0.0, np.zeros((0, 3)), np.zeros(0), np.zeros(0))
+"""Of a membrane that is nowhere seen well enough."""
+
 _batched = jax.jit(jax.vmap(leaflets, (0, None, None, None, 0, None)))
 _single = jax.jit(leaflets)
-
 _changes = jax.jit(changes)
 _whitening = jax.jit(jax.vmap(whitening))
 
@@ -98,7 +97,7 @@ def thicknesses(
         patch: radius over which profiles are averaged along the surface, voxels.
         step: told how many membranes are done.
     """
-    nothing = [Thickness(None, None, None, 0.0, *(np.zeros(s) for s in ((0, 3), 0, 0))) for _ in outlines]
+    nothing = [NOT_READ] * len(outlines)
     if voxel_size > _COARSEST:
         return nothing, f"voxels of {voxel_size:.0f} A do not tell a bilayer's leaflets apart"
     look = with_bilayer(volume, (outlines[k] for k in some_of(len(outlines))), look)
@@ -113,7 +112,7 @@ def thicknesses(
         if places is not None:
             total, many = total + mean * len(places.points), many + len(places.points)
         step(k)
-    if many < _ENOUGH / _CELL**2 * 4:
+    if many < _ENOUGH:
         return nothing, f"{many} places are seen well enough; that is too few"
     mean = (total / many).astype(np.float32)
     middle = float(learn_bilayer(jnp.asarray(mean), jnp.asarray(_offsets(span), jnp.float32), look.half)[1])
@@ -205,7 +204,7 @@ def _measured(
     out = []
     for places, mean in zip(read, means):
         if places is None or mean is None:
-            out.append(Thickness(None, None, None, 0.0, *(np.zeros(s) for s in ((0, 3), 0, 0))))
+            out.append(NOT_READ)
             continue
         each = map_rows(
             lambda p, w: _batched(p, along, asked, transfer, w, np.float32(1.0)),

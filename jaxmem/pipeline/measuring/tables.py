@@ -10,7 +10,7 @@ from scipy.spatial import cKDTree
 from jaxmem.io import in_nm
 from jaxmem.measure import Particles, curvedness, shape_index, willmore
 from jaxmem.numerics import bucket_size, map_rows
-from jaxmem.pipeline.measuring.inputs import Finished, Skin
+from jaxmem.pipeline.measuring.inputs import Finished, Skin, units
 from jaxmem.pipeline.measuring.leaflets import Thickness
 from jaxmem.pipeline.measuring.proteins import EMBEDDED, Foot, normal_error
 
@@ -35,10 +35,8 @@ PARTICLES = [
     "foot_x_A", "foot_y_A", "foot_z_A", "normal_x", "normal_y", "normal_z", "normal_sigma_deg",
 ]  # fmt: skip
 
-_SMOOTH_GAP, _MOSTLY = (
-    0.35,
-    0.7,
-)  # spread of a double membrane's gap over its mean, and share of the smaller one that faces the other
+_SMOOTH_GAP = 0.35  # spread of a double membrane's gap over its mean, at most
+_MOSTLY = 0.7  # share of the smaller one that faces the other, at least
 _PLACE = 6.0  # voxels within which a vertex takes the thickness of a place
 
 _shape = jax.jit(lambda h, k: (curvedness(h, k), shape_index(h, k)))
@@ -156,9 +154,7 @@ def vertex_values(
 ) -> dict[str, np.ndarray]:
     """Values on the vertices of one membrane, nm; NaN where there is none. Arguments as for `membrane_row`."""
     size = run.voxel_size
-    units = {"sigma": size, "seen": 1.0, "mean_curvature": 1 / size, "gaussian_curvature": size**-2}
-    units |= {f"{name}_sigma": units[name] for name in ("mean_curvature", "gaussian_curvature")}
-    values = in_nm({name: one.values[name] * unit for name, unit in units.items()})
+    values = in_nm({name: one.values[name] * unit for name, unit in units(size).items()})
     h, k = (values[name].astype(np.float32) for name in ("mean_curvature", "gauss_curvature"))
     values["curvedness"], values["shape_index"] = map_rows(_shape, h, k, smallest=4096)
     values["angle_to_beam"], values["angle_to_tilt_axis"] = _angles(one, run)
@@ -196,9 +192,6 @@ def pair_row(first: int, second: int, found: dict[str, Any], size: float) -> dic
     areas = ("contact_area", "contact_area_other", "crossing_area")
     row: dict[str, Any] = {"first": first, "second": second, "relation": found["relation"]}
     row |= {f"{name}_nm": _round(found[name] * size) for name in lengths}
-    row["closest_sigma_nm"], row["gap_sigma_nm"], row["gap_spread_nm"] = (
-        row.pop(f"{n}_nm") for n in ("closest_sigma", "gap_sigma", "gap_spread")
-    )
     row |= {f"{name}_nm2": _round(found[name] * size**2, 1) for name in areas}
     row |= {f"{name}_sigma_nm2": _round(found[f"{name}_sigma"] * size**2, 1) for name in areas[:2]}
     even = found["gap_spread"] < _SMOOTH_GAP * found["gap"]
