@@ -59,9 +59,15 @@ def parser() -> argparse.ArgumentParser:
             "--overwrite", action="store_true", help="replace an earlier run in RUN; stages that it kept are not redone"
         )
         verb.add_argument(
+            "--edit",
+            type=Path,
+            metavar="EDITS.toml",
+            help="membranes to join, split, drop, keep, close or open (docs/editing.md)",
+        )
+        verb.add_argument(
             "--keep",
             action=argparse.BooleanOptionalAction,
-            help="keep in RUN what a later run with other settings need not redo (default: if it takes less than a tenth of the input)",
+            help="keep in RUN what a later run with other settings need not redo (default: if it takes less than 50 MB, or than a tenth of the input)",
         )
         verb.add_argument(
             "--memory", type=_gigabytes, metavar="GB", help="that may be used (default: half of what is free)"

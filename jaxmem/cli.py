@@ -44,6 +44,7 @@ def _run(args: argparse.Namespace, source: Path, function: Any) -> int:
             source,
             args.output,
             config,
+            edits=args.edit or (),
             voxel_size=args.voxel_size,
             level=args.level,
             overwrite=args.overwrite,
@@ -126,7 +127,7 @@ def _measure(args: argparse.Namespace) -> int:
 def _demo(args: argparse.Namespace) -> int:
     data = Path(str(resources.files("jaxmem") / "data"))
     args.tomogram, args.voxel_size, args.config, args.grouping = data / "phantom.mrc.gz", None, None, None
-    args.set = []
+    args.set, args.edit = [], None
     args.invert, args.unsigned = False, False
     args.obj, args.overwrite, args.zarr, args.level, args.memory, args.keep = False, True, False, None, None, None
     code = _segment(args)

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxmem.io import read_mrc, write_mrc
-from jaxmem.pipeline import estimate, fit_file, segment, segment_file
+from jaxmem.io import read_mrc, read_ply, write_mrc
+from jaxmem.pipeline import Edit, command, estimate, fit_file, segment, segment_file
 from jaxmem.pipeline import network as network_stage
 from jaxmem.pipeline import surfaces as surface_stage
-from jaxmem.pipeline.command import working_folder
+from jaxmem.pipeline.keeping.folder import working_folder
 from jaxmem.pipeline.keeping.pieces import Pieces, Slabs
 from jaxmem.pipeline.stages import for_tomogram, stage_keys
 from jaxmem.settings import Config, RefineConfig
@@ -138,7 +138,34 @@ def test_settings_redo_what_depends_on_them(small, whole, tmp_path, monkeypatch)
     assert not (run / "kept").exists()
 
 
-def test_small_pieces_are_kept_without_asking(small, whole, tmp_path):
+def test_an_edit_redoes_what_it_names(small, whole, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    fitted = []
+    fit = surface_stage.extract
+    monkeypatch.setattr(surface_stage, "extract", lambda *a: fitted.append(1) or fit(*a))
+    subprocess.run(["cp", "-r", str(whole), str(run)], check=True)
+    top = read_ply(whole / "surfaces" / "membrane_002.ply")[0].max(0)
+    edits = [Edit("add", (2,), points=(tuple(top.tolist()),))]
+    count = run_file(small, run, keep=True, overwrite=True, edits=edits)
+    assert len(fitted) == 1
+    before, after = contents(whole), contents(run)
+    same = [f"surfaces/membrane_{k:03d}.ply" for k in range(1, count + 1)]
+    assert [name for name in same if before[name] != after[name]] == ["surfaces/membrane_002.ply"]
+    assert json.loads((run / "manifest.json").read_text())["edits"][0]["verb"] == "add"
+    run_file(small, run, keep=True, overwrite=True, edits=edits)
+    assert len(fitted) == 1
+    assert {k: v for k, v in contents(run).items() if not k.startswith("kept")} == {
+        k: v for k, v in after.items() if not k.startswith("kept")
+    }
+    run_file(small, run, keep=True, overwrite=True)
+    assert len(fitted) == 1
+    assert (run / "labels.mrc").read_bytes() == (whole / "labels.mrc").read_bytes()
+    with pytest.raises(JaxmemError, match=r"edit 1 \(drop 99\): there is no membrane 99"):
+        run_file(small, run, keep=True, overwrite=True, edits=[Edit("drop", (99,))])
+
+
+def test_small_pieces_are_kept_without_asking(small, whole, tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "_SMALL", 0.0)
     run_file(small, tmp_path / "run", overwrite=True)
     kept = sum(p.stat().st_size for p in (tmp_path / "run" / "kept").rglob("*.npz"))
     everything = sum(p.stat().st_size for p in (whole / "kept").rglob("*.npz"))

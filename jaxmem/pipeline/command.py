@@ -1,22 +1,20 @@
 """From a file to a run's folder, in little memory: what is finished is kept, and a killed run goes on where it was."""
 
 import hashlib
-import json
 import logging
 import os
-import platform
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxmem.grouping.rl.weights import load_linker
 from jaxmem.io import OutputFolder, is_zarr, oddities, read_volume, sha256
+from jaxmem.pipeline.editing.edits import Edit, EditError, read_edits
 from jaxmem.pipeline.files import KEPT, write_run
+from jaxmem.pipeline.keeping.folder import working_folder
 from jaxmem.pipeline.keeping.pieces import Pieces
 from jaxmem.pipeline.keeping.record import Progress, Run
 from jaxmem.pipeline.masks import fit_mask
@@ -32,6 +30,7 @@ log = logging.getLogger("jaxmem")
 
 _METADATA = (".zattrs", ".zgroup", ".zarray", ".zmetadata", "zarr.json")
 _KEEP = 0.1  # share of the tomogram's size up to which pieces are kept in a finished run
+_SMALL = 50e6  # bytes up to which they are kept however small the tomogram is
 
 
 def segment_file(
@@ -39,6 +38,7 @@ def segment_file(
     target: str | Path,
     config: Config | None = None,
     *,
+    edits: str | Path | Sequence[Edit] = (),
     voxel_size: float | None = None,
     level: int | None = None,
     overwrite: bool = False,
@@ -61,10 +61,11 @@ def segment_file(
         source: MRC file or OME-Zarr.
         target: the run's folder.
         config: all settings; the defaults when None.
+        edits: what is to be changed of the membranes that are found (see `Edit`), or the TOML file that says so. Only what they change is done again.
         voxel_size: A; replaces the file's.
         level: of an OME-Zarr; the one that suits the network when None.
         overwrite: replace an earlier run.
-        keep: keep pieces in the finished run; when None, those that take less than a tenth of the tomogram's size.
+        keep: keep pieces in the finished run; when None, those that take less than 50 MB, or than a tenth of the tomogram's size.
         memory: bytes that may be used; half of what is free when None.
         obj: write OBJ meshes, too.
         zarr: write labels and uncertainty as OME-Zarr, too.
@@ -91,7 +92,8 @@ def segment_file(
         {"obj": obj, "zarr": zarr, "arguments": arguments, "command": "segment"},
         (level, *weights, linker, invert, unsigned),
         lambda tomogram: for_tomogram(config, tomogram.voxel_size),
-        lambda tomogram, run: segment(tomogram, config, run=run),
+        lambda tomogram, some, run: segment(tomogram, config, edits=some, run=run),
+        edits,
         look=True,
     )
     return _run(source, target, task, overwrite=overwrite, keep=keep, memory=memory, progress=progress)
@@ -105,6 +107,7 @@ def fit_file(
     instances: bool = False,
     filled: bool = False,
     tomogram: str | Path | None = None,
+    edits: str | Path | Sequence[Edit] = (),
     voxel_size: float | None = None,
     level: int | None = None,
     overwrite: bool = False,
@@ -121,7 +124,7 @@ def fit_file(
         source: MRC file or OME-Zarr.
         instances, filled: see `fit_mask`.
         tomogram: MRC file or OME-Zarr from which the mask was made; places the points anew.
-        target, config, voxel_size, level, overwrite, keep, memory, obj, zarr, progress, arguments: see `segment_file`.
+        target, config, edits, voxel_size, level, overwrite, keep, memory, obj, zarr, progress, arguments: see `segment_file`.
 
     Returns:
         The number of membranes.
@@ -134,12 +137,12 @@ def fit_file(
     # its voxel size is the mask's: whatever the header says
     density = None if tomogram is None else read_volume(tomogram, voxel_size=1.0, level=level)
 
-    def find(mask: Tomogram, run: Run) -> Result:
+    def find(mask: Tomogram, some: Sequence[Edit], run: Run) -> Result:
         if density is not None and density.data.shape != mask.data.shape:
             raise JaxmemError(
                 f"{tomogram}: has {density.data.shape[::-1]} voxels, the mask {mask.data.shape[::-1]}; give the one the mask was made from"
             )
-        return fit_mask(mask, config, instances=instances, filled=filled, tomogram=density, run=run)
+        return fit_mask(mask, config, instances=instances, filled=filled, tomogram=density, edits=some, run=run)
 
     task = _Task(
         {"voxel_size": voxel_size, "level": level},
@@ -147,6 +150,7 @@ def fit_file(
         (level, instances, filled, tomogram and digest_of(tomogram)),
         lambda mask: config,
         find,
+        edits,
     )
     return _run(source, target, task, overwrite=overwrite, keep=keep, memory=memory, progress=progress)
 
@@ -159,6 +163,7 @@ class _Task(NamedTuple):
         depends: on what the result depends besides the file, its voxel size and the settings.
         settings: those that pieces are named after, for a volume.
         find: the command itself.
+        edits: what is to be changed, or the file that says so.
         look: the input is a tomogram, which is looked at first.
     """
 
@@ -166,7 +171,8 @@ class _Task(NamedTuple):
     writing: dict[str, Any]
     depends: tuple[object, ...]
     settings: Callable[[Tomogram], Config]
-    find: Callable[[Tomogram, Run], Result]
+    find: Callable[[Tomogram, Sequence[Edit], Run], Result]
+    edits: str | Path | Sequence[Edit]
     look: bool = False
 
 
@@ -181,6 +187,7 @@ def _run(
     progress: Progress | None,
 ) -> int:
     target = Path(os.path.abspath(target))
+    edits = read_edits(task.edits) if isinstance(task.edits, str | Path) else list(task.edits)
     OutputFolder(target, overwrite).check()
     with working_folder(target) as partial:
         tomogram = as_volume(read_volume(source, **task.reading))
@@ -190,32 +197,26 @@ def _run(
             if one.fatal:
                 raise JaxmemError(one.line)
         digest = digest_of(source)
-        keys = stage_keys(str((digest, tomogram.voxel_size, *task.depends)), task.settings(tomogram))
+        keys = stage_keys(str((digest, tomogram.voxel_size, *task.depends)), task.settings(tomogram), edits)
         needs = _checked(source, target, tomogram, memory)
         pieces = Pieces(partial / "pieces", target / KEPT)
         run = Run(progress, pieces, keys, needs.workers, partial / "seconds.json")
         for one in odd:
             run.warn(one.line)
-        result = task.find(tomogram, run)
-        most = {None: _KEEP * tomogram.data.size * tomogram.data.dtype.itemsize, True: np.inf, False: -1.0}[keep]
+        try:
+            result = task.find(tomogram, edits, run)
+        except EditError as error:
+            raise JaxmemError(f"{task.edits}: {error}" if isinstance(task.edits, str | Path) else str(error)) from None
+        most = {
+            None: max(_SMALL, _KEEP * tomogram.data.size * tomogram.data.dtype.itemsize),
+            True: np.inf,
+            False: -1.0,
+        }[keep]
         write_run(
             target, result, tomogram, source=source, overwrite=overwrite, digest=digest, pieces=(pieces, most),
-            work=partial / "output", reading=task.reading, **task.writing,
+            work=partial / "output", reading=task.reading, edits=edits, **task.writing,
         )  # fmt: skip
         return len(result.membranes)
-
-
-def _locked(file: IO[str]) -> bool:
-    """Lock a file until it is closed or the process ends; False if another process holds it. Windows has no such lock: True."""
-    try:
-        import fcntl
-    except ImportError:
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 def _checked(source: str | Path, target: Path, tomogram: Tomogram, memory: float | None) -> Estimate:
@@ -252,39 +253,3 @@ def digest_of(source: str | Path) -> str:
         what = sha256(path) if described else f"{state.st_size} {state.st_mtime_ns}"
         total.update(f"{path.relative_to(source).as_posix()} {what}\n".encode())
     return total.hexdigest()
-
-
-@contextmanager
-def working_folder(target: Path) -> Iterator[Path]:
-    """`TARGET.partial`, locked for this process; it goes when the run is complete, and stays when it is not.
-
-    Raises:
-        JaxmemError: if another process holds it, or it cannot be written.
-    """
-    partial = target.with_name(target.name + ".partial")
-    try:
-        partial.mkdir(parents=True, exist_ok=True)
-        file = open(partial / "lock.json", "a+", encoding="utf-8")  # noqa: SIM115
-    except OSError as error:
-        raise JaxmemError(f"{partial}: cannot be written ({error.strerror}); choose another folder") from None
-    with file:
-        if not _locked(file):
-            file.seek(0)
-            try:
-                holder = json.loads(file.read())
-            except ValueError:
-                holder = {"pid": "unknown", "host": "an unknown host", "since": "just now"}
-            raise JaxmemError(
-                f"{target}: process {holder['pid']} on {holder['host']} is at work there since {holder['since']}; wait for it or choose another folder"
-            )
-        file.truncate(0)
-        since = datetime.now(UTC).isoformat(timespec="seconds")
-        json.dump({"host": platform.node(), "pid": os.getpid(), "since": since}, file)
-        file.flush()
-        try:
-            yield partial
-        except BaseException:
-            if not (partial / "pieces").exists():
-                shutil.rmtree(partial, ignore_errors=True)  # nothing was finished
-            raise
-        shutil.rmtree(partial, ignore_errors=True)

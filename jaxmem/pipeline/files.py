@@ -27,6 +27,7 @@ from jaxmem.io import (
     write_zarr,
 )
 from jaxmem.io.meshes.colours import of_membrane
+from jaxmem.pipeline.editing.edits import Edit
 from jaxmem.pipeline.export import write_scene, write_view
 from jaxmem.pipeline.keeping.pieces import Pieces
 from jaxmem.pipeline.volume import is_flat
@@ -103,6 +104,7 @@ def write_run(
     pieces: tuple[Pieces, float] | None = None,
     work: Path | None = None,
     reading: dict[str, Any] | None = None,
+    edits: Sequence[Edit] = (),
 ) -> None:
     """Write everything `segment` or `fit` promises into a folder; nothing is left behind if it fails.
 
@@ -119,6 +121,7 @@ def write_run(
         pieces: of the run, which are kept in the folder as far as they take no more than so many bytes.
         work: where the folder is filled; see `OutputFolder`.
         reading: how the source is read, for the manifest; see `read_volume`.
+        edits: that were made, for the manifest.
 
     Raises:
         JaxmemError: if the folder exists or cannot be written.
@@ -150,6 +153,7 @@ def write_run(
         if pieces is not None:
             pieces[0].keep(folder / KEPT, pieces[1])
         manifest = _manifest(result, tomogram, source, digest, command, arguments, reading or {})
+        manifest["edits"] = [dataclasses.asdict(edit) for edit in edits]
         write_report(folder / "report.html", result, tomogram, rows, manifest)
         (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 

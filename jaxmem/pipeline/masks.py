@@ -1,5 +1,7 @@
 """Membrane masks made by other tools: their midlines, their outlines, and `fit_mask`, which fits surfaces to them."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy import ndimage
 
@@ -7,6 +9,7 @@ from jaxmem.defaults import FROM_MASK, decided, known
 from jaxmem.grouping import Midline, Region, midline
 from jaxmem.grouping.select import regions_from_instances
 from jaxmem.io import as_instances
+from jaxmem.pipeline.editing.edits import Edit
 from jaxmem.pipeline.keeping.packing import (
     pack_grouping,
     pack_lines,
@@ -16,9 +19,10 @@ from jaxmem.pipeline.keeping.packing import (
     unpack_pruning,
 )
 from jaxmem.pipeline.keeping.record import Progress, Run
-from jaxmem.pipeline.placing.refinement import refine
+from jaxmem.pipeline.placing.refinement import Refined, refine
 from jaxmem.pipeline.pruning import slice_ellipses
-from jaxmem.pipeline.stages import finish, group, midlines
+from jaxmem.pipeline.stages import group, midlines
+from jaxmem.pipeline.surfaces import finish
 from jaxmem.pipeline.volume import as_volume, is_flat
 from jaxmem.results import Groups, Result
 from jaxmem.settings import Config
@@ -34,6 +38,7 @@ def fit_mask(
     filled: bool = False,
     tomogram: Tomogram | None = None,
     keep_surfaces: bool = True,
+    edits: Sequence[Edit] = (),
     run: Run | None = None,
 ) -> Result:
     """Fit surfaces to a membrane mask made by any other tool.
@@ -46,13 +51,14 @@ def fit_mask(
         instances: keep the mask's own grouping.
         filled: the mask covers whole compartments; their outlines are the membranes.
         tomogram: from which the mask was made: it places the points anew (`config.refine`).
-        keep_surfaces, run: see `segment`.
+        keep_surfaces, edits, run: see `segment`.
 
     Returns:
         As `segment`; `semantic` is the mask (its outline if `filled`).
 
     Raises:
-        JaxmemError: if the data are not a real volume, with `instances` not whole numbers from 0, or the tomogram is of another size.
+        JaxmemError: if the data are not a real volume, with `instances` not whole numbers from 0, the tomogram is of another size, or an edit names
+            what is not there.
     """
     mask = as_volume(mask)
     if tomogram is not None:
@@ -95,10 +101,12 @@ def fit_mask(
     slices, regions = run.once(
         "ellipses", lambda: (slice_ellipses(line, regions, config, run), regions), pack_pruning, unpack_pruning
     )
-    placed, ran = None, config
+    refined = Refined([None] * len(regions), regions, config, [False] * len(regions))
+    density = None
     if tomogram is not None and not is_flat(data.shape):
-        placed, regions, ran = refine(tomogram._replace(voxel_size=mask.voxel_size), line, regions, config, run)
-    return finish(run, semantic, line, regions, slices, mask, ran, keep_surfaces, placed)
+        density = tomogram._replace(voxel_size=mask.voxel_size)
+        refined = refine(density, line, regions, config, run)
+    return finish(run, semantic, line, refined, slices, mask, density, keep_surfaces=keep_surfaces, edits=edits)
 
 
 def for_mask(config: Config, voxel_size: float, thickness: float) -> Config:

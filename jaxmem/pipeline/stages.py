@@ -1,5 +1,6 @@
 """One function per stage, and `segment`, which chains them from a tomogram."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import TypeAlias
 
@@ -12,6 +13,7 @@ from jaxmem.defaults import FROM_NETWORK, decided, known
 from jaxmem.grouping import Midline, Region, as_share, members_of, merge_regions, midline, select_membranes
 from jaxmem.grouping.rl.slices import link_regions, link_volume
 from jaxmem.grouping.rl.weights import load_linker, load_walker
+from jaxmem.pipeline.editing.edits import Edit
 from jaxmem.pipeline.keeping.packing import (
     pack_grouping,
     pack_lines,
@@ -23,10 +25,10 @@ from jaxmem.pipeline.keeping.packing import (
 from jaxmem.pipeline.keeping.pieces import Slabs, key_of
 from jaxmem.pipeline.keeping.record import Progress, Run
 from jaxmem.pipeline.network import Prediction, predict
-from jaxmem.pipeline.placing.refinement import Points, refine
+from jaxmem.pipeline.placing.refinement import Refined, refine
 from jaxmem.pipeline.pruning import Ellipses, prune_and_recover, slice_ellipses
 from jaxmem.pipeline.reasons import BRIGHT, looks_bright, why_nothing
-from jaxmem.pipeline.surfaces import surfaces
+from jaxmem.pipeline.surfaces import finish
 from jaxmem.pipeline.volume import as_volume, is_flat
 from jaxmem.results import Groups, Result
 from jaxmem.settings import Config
@@ -156,45 +158,13 @@ def _regions(
         return link_regions(bright, lines, membrane, voxel_size, config.merge)
 
 
-def finish(
-    run: Run,
-    semantic: Volume,
-    line: Midline,
-    regions: list[Region],
-    slices: dict[int, Ellipses] | None,
-    tomogram: Tomogram,
-    config: Config,
-    keep_surfaces: bool = True,
-    placed: list[Points | None] | None = None,
-) -> Result:
-    """Surface stage and the record of the run; `keep_surfaces` as for `segment`, `placed` from `refine`."""
-    if not regions:
-        run.warn("no membrane was found: the labels are empty")
-    shape = tomogram.data.shape
-    if shape[0] > 1 and is_flat(shape):
-        run.decide(f"{shape[0]} slices are too few for surfaces: their mean is fitted with curves")
-    size = tomogram.voxel_size
-    found, canvas = surfaces(
-        line, regions, slices, placed or [None] * len(regions), shape, size, config, run, keep_surfaces
-    )
-    labels: Volume = Slabs(lambda k: canvas.slab(k)[0], canvas.shape, np.int16, canvas.thickness)
-    sigma: Volume = Slabs(lambda k: size * canvas.slab(k)[1], canvas.shape, np.float32, canvas.thickness)
-    if is_flat(shape):
-        labels, sigma = (np.ascontiguousarray(np.broadcast_to(np.asarray(a), shape)) for a in (labels, sigma))
-    elif run.pieces is None:
-        labels, sigma = np.asarray(labels), np.asarray(sigma)
-    return Result(
-        semantic, labels, sigma, found, config, size, tomogram.origin,
-        run.decisions, run.warnings, run.seconds, run.digests, run.groups,
-    )  # fmt: skip
-
-
 def segment(
     tomogram: Tomogram,
     config: Config | None = None,
     progress: Progress | None = None,
     *,
     keep_surfaces: bool = True,
+    edits: Sequence[Edit] = (),
     run: Run | None = None,
 ) -> Result:
     """Find every membrane of a tomogram.
@@ -204,6 +174,7 @@ def segment(
         config: all settings; the defaults when None.
         progress: told how far each stage is.
         keep_surfaces: keep each membrane's implicit function in the result, so that it can be called: 16 to 32 MB each.
+        edits: what is to be changed of the membranes that are found; see `Edit`.
         run: a record to be used in place of a new one, with a `progress` of its own; it says where what is finished is kept, see `segment_file`.
             Volumes and membranes of the result are then read from there when they are asked for, and `keep_surfaces` has no effect.
 
@@ -211,7 +182,7 @@ def segment(
         Volumes, surfaces and what was decided. No membrane at all is a result with empty labels, not an error.
 
     Raises:
-        JaxmemError: if the data are not a real volume with a positive voxel size, or weights cannot be read.
+        JaxmemError: if the data are not a real volume with a positive voxel size, weights cannot be read, or an edit names what is not there.
 
     Example:
         >>> result = segment(Tomogram(volume, voxel_size=14.0))  # doctest: +SKIP
@@ -226,7 +197,7 @@ def segment(
     seen = predict(tomogram, config, run)
     if seen.shares is not None and looks_bright(seen.shares):
         run.warn(BRIGHT)
-    result = assemble(seen, tomogram, config, run, keep_surfaces)
+    result = assemble(seen, tomogram, config, run, keep_surfaces=keep_surfaces, edits=edits)
     if seen.shares is not None and not result.membranes:
         for k, line in enumerate(why_nothing(tomogram, seen.shares), 1):
             run.warn(f"reason {k}, perhaps: {line}")
@@ -239,12 +210,13 @@ def for_tomogram(config: Config, voxel_size: float) -> Config:
     return decided(config, **FROM_NETWORK)
 
 
-def stage_keys(source: str, config: Config) -> dict[str, str]:
+def stage_keys(source: str, config: Config, edits: Sequence[Edit] = ()) -> dict[str, str]:
     """What each stage's pieces are named after: its input, what came before, and the settings that it depends on.
 
     Arguments:
         source: stands for the input and for the weights.
         config: without anything left open.
+        edits: what is changed of the membranes that are found.
     """
     c = {name: asdict(getattr(config, name)) for name in (f.name for f in fields(config))}
     faint = (c["ellipse"]["enabled"], c["ellipse"]["least_probability"])
@@ -259,11 +231,21 @@ def stage_keys(source: str, config: Config) -> dict[str, str]:
         ("surfaces", (c["fit"], Mesh._fields)),
     ):
         keys[stage] = name = key_of(name, stage, settings)
+    keys["edits"] = key_of(keys["refinement"], [asdict(edit) for edit in edits])
+    keys["edited"] = key_of(keys["surfaces"], keys["edits"])
     return keys
 
 
-def assemble(seen: Prediction, tomogram: Tomogram, config: Config, run: Run, keep_surfaces: bool = True) -> Result:
-    """From what the network says to surfaces: all stages after it; `config` without anything left open, `keep_surfaces` as for `segment`."""
+def assemble(
+    seen: Prediction,
+    tomogram: Tomogram,
+    config: Config,
+    run: Run,
+    *,
+    keep_surfaces: bool = True,
+    edits: Sequence[Edit] = (),
+) -> Result:
+    """From what the network says to surfaces: all stages after it; `config` without anything left open, the rest as for `segment`."""
     size = tomogram.voxel_size
     sigma = max(1.0, known(config.midline.sigma) / size)
 
@@ -289,7 +271,9 @@ def assemble(seen: Prediction, tomogram: Tomogram, config: Config, run: Run, kee
         return slices, prune_and_recover(line, regions, slices, config, run)
 
     slices, regions = run.once("ellipses", pruned, pack_pruning, unpack_pruning)
-    placed = None
+    refined = Refined([None] * len(regions), regions, config, [False] * len(regions))
     if not is_flat(tomogram.data.shape):
-        placed, regions, config = refine(tomogram, line, regions, config, run)
-    return finish(run, seen.semantic, line, regions, slices, tomogram, config, keep_surfaces, placed)
+        refined = refine(tomogram, line, regions, config, run)
+    return finish(
+        run, seen.semantic, line, refined, slices, tomogram, tomogram, keep_surfaces=keep_surfaces, edits=edits
+    )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -28,6 +28,7 @@ from jaxmem.pipeline.placing.appearance import (
     with_bilayer,
 )
 from jaxmem.pipeline.placing.lying import STEEP, lying_form
+from jaxmem.pipeline.placing.outlines import Outlines
 from jaxmem.points import evenly, first_of_each
 from jaxmem.settings import Config, FitConfig, RefineConfig
 from jaxmem.surface import Errors, Membrane, fit_each, outline
@@ -39,7 +40,6 @@ _SPREAD = 0.3  # of a membrane's contrast along it, over what it usually has
 _CLEAR = 4.0  # log odds of the points from which that is learnt
 _MOST = 2.0  # voxels; points that are known less well are left out
 _LEAST_SHARE = 0.01  # of what a patch tells, for the arithmetic
-_KEPT = 8  # outlines in memory, where others lie on disk
 
 
 class Points(NamedTuple):
@@ -59,10 +59,28 @@ class Points(NamedTuple):
     log_odds: np.ndarray
 
 
-def refine(
-    tomogram: Tomogram, line: Midline, regions: list[Region], config: Config, run: Run
-) -> tuple[list[Points | None], list[Region], Config]:
-    """Points on each membrane as the tomogram places them; None for a membrane that keeps the points it had.
+class Refined(NamedTuple):
+    """What the refinement found.
+
+    Attributes:
+        placed: points of each membrane; None for one that keeps the points it had.
+        regions: the membranes, with another form where only a sac's rim is seen.
+        config: the settings, with tilts that were left to the spectrum.
+        lying: of which membranes only a sac's rim is seen.
+        look: what a membrane of this tomogram looks like; None if nothing was refined.
+        outlines: the surfaces of the last round.
+    """
+
+    placed: list[Points | None]
+    regions: list[Region]
+    config: Config
+    lying: list[bool]
+    look: Appearance | None = None
+    outlines: Outlines | None = None
+
+
+def refine(tomogram: Tomogram, line: Midline, regions: list[Region], config: Config, run: Run) -> Refined:
+    """Points on each membrane as the tomogram places them.
 
     A round fits a surface to each membrane's points, and learns from what is seen whole what a membrane looks like across. It computes
     what the tomogram would show of all these surfaces, less what the missing wedge hides, and compares that with what it does show,
@@ -73,14 +91,11 @@ def refine(
         line, regions: what surfaces are fitted to at first.
         config: `refine` and `fit`.
         run: told what was found; keeps what is finished.
-
-    Returns:
-        The points, the membranes with another form where only a sac's rim is seen, and the settings with tilts that were left to the spectrum.
     """
     c, n = config.refine, len(regions)
     placed: list[Points | None] = [None] * n
     if n == 0 or c.rounds == 0:
-        return placed, regions, config
+        return Refined(placed, regions, config, [False] * n)
     formed = [lying_form(line, region, run) for region in regions]
     lying = [one is not other for one, other in zip(formed, regions)]
     regions = formed
@@ -88,17 +103,15 @@ def refine(
         look = first_look(tomogram.data, tomogram.voxel_size, c, run)
         for r in range(c.rounds):
             done = 2 * r * n
-            outlines = _Outlines(run, done, n)
-            missing = outlines.missing()
-            for k, membrane in fits_of(line, regions, placed, config.fit, missing):
-                o = None if membrane is None else outline(membrane, tomogram.data.shape, config.fit)
+            outlines = Outlines(run, [run.name("refinement", done + k) for k in range(n)])
+            for k, o in _outlined(outlines, line, regions, placed, tomogram, config):
                 outlines.put(k, o)
                 step(done + k)
             look = with_bilayer(tomogram.data, (outlines.get(k) for k in some_of(n)), look)
             residuals = Residuals(look.samples)
             place_one = partial(_membrane, tomogram.data, outlines, look, c, lying)
             for k in range(n):
-                found = _kept(run, done + n + k, partial(place_one, k))
+                found = _kept(run, run.name("refinement", done + n + k), partial(place_one, k))
                 residuals.add(found.pop("square"), found.pop("count"))
                 placed[k] = _points(found, c)
                 step(done + n + k)
@@ -106,7 +119,64 @@ def refine(
     many = sum(p is not None for p in placed)
     run.decide(f"the tomogram places the points of {many} of {n} membranes")
     low, high, axis = (round(float(angle), 2) for angle in look.wedge)
-    return placed, regions, replace(config, refine=replace(c, tilt_low=low, tilt_high=high, tilt_axis=axis))
+    config = replace(config, refine=replace(c, tilt_low=low, tilt_high=high, tilt_axis=axis))
+    return Refined(placed, regions, config, lying, look, outlines)
+
+
+def refine_some(
+    tomogram: Tomogram, line: Midline, refined: Refined, earlier: list[int | None], more: list[Points | None], run: Run
+) -> list[Points | None]:
+    """The same for some membranes, where all others stand.
+
+    Arguments:
+        tomogram: as it is, not smoothed.
+        line: the midline.
+        refined: what stands, but with the membranes, their points and their settings as they are to be; look and outlines are of those
+            before.
+        earlier: of each membrane, its place among those before, or None for one that is to be placed.
+        more: points that each membrane has besides, which nothing moves.
+        run: keeps what is finished.
+
+    Returns:
+        The points of all.
+    """
+    placed, regions, config = list(refined.placed), refined.regions, refined.config
+    look, before, c = refined.look, refined.outlines, refined.config.refine
+    new = [k for k, e in enumerate(earlier) if e is None]
+    if look is not None and before is not None:
+        with run.stage("edits", 2 * c.rounds * len(new)) as step:
+            for r in range(c.rounds):
+                done = 2 * r * len(regions)
+                names = [run.name("edits", done + k) if e is None else before.names[e] for k, e in enumerate(earlier)]
+                outlines = Outlines(run, names, before.held)
+                for k, o in _outlined(outlines, line, regions, placed, tomogram, config):
+                    outlines.put(k, o)
+                place_one = partial(_membrane, tomogram.data, outlines, look, c, refined.lying)
+                for i, k in enumerate(new):
+                    found = _kept(run, run.name("edits", done + len(regions) + k), partial(place_one, k))
+                    placed[k] = joined(_points(found, c), more[k])
+                    step((2 * r + 1) * len(new) + i)
+    return placed
+
+
+def _outlined(
+    outlines: Outlines,
+    line: Midline,
+    regions: list[Region],
+    placed: list[Points | None],
+    tomogram: Tomogram,
+    config: Config,
+) -> Iterator[tuple[int, Outline | None]]:
+    """The surfaces that are not there yet, one after another."""
+    for k, membrane in fits_of(line, regions, placed, config.fit, outlines.missing()):
+        yield k, None if membrane is None else outline(membrane, tomogram.data.shape, config.fit)
+
+
+def joined(first: Points | None, second: Points | None) -> Points | None:
+    """Points of both."""
+    if first is None or second is None:
+        return second if first is None else first
+    return Points(*(np.concatenate(pair) for pair in zip(first, second)))
 
 
 def fits_of(
@@ -131,78 +201,15 @@ def fits_of(
             yield from fit_each(points, normals, shapes, closed, fit, which, given)
 
 
-def _kept(run: Run, part: int, compute) -> Piece:
+def _kept(run: Run, name: str, compute) -> Piece:
     """A piece of this stage, made if it is not there."""
     if run.pieces is None:
         return compute()
-    name = run.name("refinement", part)
     piece = run.pieces.get(name)
     if piece is None:
         piece = compute()
         run.pieces.put(name, piece)
     return piece
-
-
-class _Outlines:
-    """The surfaces of one round, in memory or among the run's pieces.
-
-    Arguments:
-        run: keeps them.
-        start: number of the first one's piece.
-        count: membranes.
-    """
-
-    def __init__(self, run: Run, start: int, count: int):
-        self._run, self._start, self._count = run, start, count
-        self._held: dict[int, Outline | None] = {}
-        self._box = np.full((count, 2, 3), np.nan)
-        self._read = lru_cache(_KEPT)(self._take)
-
-    def missing(self) -> list[int]:
-        """Those that are not there yet; boxes of the others are noted."""
-        if self._run.pieces is None:
-            return list(range(self._count))
-        out = []
-        for k in range(self._count):
-            piece = self._run.pieces.get(self._run.name("refinement", self._start + k))
-            if piece is None:
-                out.append(k)
-            else:
-                self._note(k, _unpacked(piece))
-        return out
-
-    def _note(self, k: int, o: Outline | None) -> None:
-        if o is not None:
-            self._box[k] = o.vertices.min(0), o.vertices.max(0)
-
-    def put(self, k: int, o: Outline | None) -> None:
-        """Keep one."""
-        self._note(k, o)
-        if self._run.pieces is None:
-            self._held[k] = o
-        else:
-            self._run.pieces.put(self._run.name("refinement", self._start + k), {} if o is None else o._asdict())
-
-    def _take(self, k: int) -> Outline | None:
-        if self._run.pieces is None:
-            return self._held.get(k)
-        return _unpacked(self._run.pieces.take(self._run.name("refinement", self._start + k)))
-
-    def get(self, k: int) -> Outline | None:
-        """One of them."""
-        return self._read(k)
-
-    def others(self, k: int, low: np.ndarray, high: np.ndarray) -> Outline | None:
-        """What lies in a box of all but one."""
-        near = np.flatnonzero((self._box[:, 1] >= low).all(1) & (self._box[:, 0] < high).all(1))
-        found = [self.get(j) for j in near.tolist() if j != k]
-        parts = [o.within(low, high) for o in found if o is not None]
-        parts = [o for o in parts if len(o.vertices)]
-        return Outline(*(np.concatenate(a) for a in zip(*parts))) if parts else None
-
-
-def _unpacked(piece: Piece) -> Outline | None:
-    return Outline(**piece) if piece else None
 
 
 _place = jax.jit(jax.vmap(place, (0, 0, 0, None, None)))
@@ -228,7 +235,7 @@ def _points(found: Piece, config: RefineConfig) -> Points | None:
     return Points(points, normals, found["sigma"][good] * np.sqrt(alike), shared, found["log_odds"][good])
 
 
-def _membrane(volume, outlines: _Outlines, look: Appearance, config: RefineConfig, lying: list[bool], k: int) -> Piece:
+def _membrane(volume, outlines: Outlines, look: Appearance, config: RefineConfig, lying: list[bool], k: int) -> Piece:
     """Points evenly spread over one membrane, and where the density places them; sums of what is left besides."""
     nothing = {"square": np.zeros((KINDS, look.samples, look.samples)), "count": np.zeros(KINDS)}
     own, lies = outlines.get(k), lying[k]
@@ -270,7 +277,7 @@ def _membrane(volume, outlines: _Outlines, look: Appearance, config: RefineConfi
 
 
 def _profiles(
-    volume, k: int, own: Outline, points: np.ndarray, outlines: _Outlines, look: Appearance, config: RefineConfig
+    volume, k: int, own: Outline, points: np.ndarray, outlines: Outlines, look: Appearance, config: RefineConfig
 ) -> tuple[np.ndarray, np.ndarray]:
     """(n, t) density along each point's normal without what other membranes show, and (n, s) what its own membrane would show."""
     data = np.zeros((len(points), look.samples), np.float32)
