@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from jaxmem import surface as surface
     from jaxmem import types as types
     from jaxmem import unet as unet
+    from jaxmem import viewing as viewing
     from jaxmem.pipeline import fit_mask as fit_mask
     from jaxmem.pipeline import load_config as load_config
     from jaxmem.pipeline import segment as segment
@@ -63,7 +64,7 @@ _HOMES = {
 }
 _MODULES = (
     "anchors", "batch", "checkpoints", "console", "defaults", "density", "ellipse", "gp", "grouping", "io", "levelset", "measure", "membrane", "metrics", "numerics", "pipeline", "points",
-    "preprocess", "report", "results", "ridges", "settings", "simulate", "surface", "types", "unet",
+    "preprocess", "report", "results", "ridges", "settings", "simulate", "surface", "types", "unet", "viewing",
 )  # fmt: skip
 __all__ = (*_HOMES, *_MODULES, "__version__")
 

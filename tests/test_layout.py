@@ -21,7 +21,7 @@ RINGS = [
     {"ellipse", "gp", "anchors", "levelset", "density", "membrane", "ridges", "preprocess", "simulate"},
     {"unet", "grouping", "measure"},
     {"surface", "metrics", "results", "io", "report"},
-    {"pipeline", "batch", "console", "_arguments", "cli", "__main__"},
+    {"pipeline", "batch", "viewing", "console", "_arguments", "cli", "__main__"},
 ]
 RING = {name: ring for ring, names in enumerate(RINGS) for name in names}
 MODULES = [m.name for m in pkgutil.walk_packages([str(PACKAGE)], "jaxmem.")]

@@ -10,8 +10,12 @@ import numpy as np
 import pytest
 
 from jaxmem import Tomogram
-from jaxmem.pipeline import fit_mask, write_run
+from jaxmem.pipeline import Edit, fit_mask, read_edits, write_edits, write_run
 from jaxmem.report import interactive
+from jaxmem.results import triangles
+from jaxmem.types import JaxmemError
+from jaxmem.viewing import layers
+from jaxmem.viewing.desk import Desk
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +51,71 @@ def test_the_page_holds_the_volumes_and_surfaces(page):
     assert len(corners) == sum(row["triangles"] for row in meta["rows"])
     assert "http:" not in re.sub(r"http://www\.w3\.org/\S*", "", text.split("<script>var Three")[0])
     assert "&plusmn;" in text
+
+
+def test_a_run_is_layers_of_napari(page):
+    """The same places as the tables and meshes; napari itself is tested in `.ci/peers`."""
+    path, _, result = page
+    assert layers.reader(str(path)) is None
+    run = path.parent
+    found = {about["name"]: (data, about, kind) for data, about, kind in layers.reader([str(run)])(str(run))}
+    assert [kind for _, _, kind in found.values()] == ["labels", "image", "surface", "surface"]
+    labels, about, _ = found[layers.LABELS]
+    assert np.array_equal(labels, result.labels)
+    assert about["scale"] == (12.0,) * 3
+    assert about["translate"] == (30.0, -50.0, 100.0)
+    (corners, _), about, _ = found[layers.SURFACES]
+    first = triangles(result, 1)
+    n = len(first.vertices)
+    assert np.abs(corners[:n] - first.vertices[:, ::-1]).max() < 0.01
+    shaded = found[layers.SHADED][1]["metadata"]
+    assert np.allclose(shaded["values"]["error bar (A)"][:n], first.values["sigma"], rtol=1e-4)
+    assert np.allclose(shaded["values"]["mean curvature (1/nm)"][:n], 10.0 * first.values["mean_curvature"], rtol=1e-3)
+    assert set(shaded["membrane"]) == set(range(1, len(result.membranes) + 1))
+    shades = layers.faded(about["vertex_colors"], shaded["membrane"], [1])
+    assert set(shades[:n, 3]) == {1.0}
+    assert set(shades[n:, 3]) <= {0.15}
+    assert [kind for _, _, kind in layers.sample()] == ["image", "labels"]
+
+
+def test_the_desk_writes_what_segment_reads(page):
+    path, _, result = page
+    desk = Desk(path.parent)
+    assert {int(row["membrane"]) for row in desk.rows} == set(range(1, len(result.membranes) + 1))
+    assert not desk.changed
+    for number in range(1, len(result.membranes) + 1):
+        place = np.array(desk.place_of(number))
+        away = [np.linalg.norm(desk.vertices()[n] - place, axis=1).min() for n in range(1, len(result.membranes) + 1)]
+        assert np.argmin(away) == number - 1
+    desk.add("drop", [1])
+    desk.add("split", [2], [(1, 2, 3), (4, 5, 6)])
+    desk.add("keep", [], [(7, 8, 9)])
+    desk.add("close", [2])
+    assert str(desk.undo()).startswith("close")
+    with pytest.raises(JaxmemError, match="split needs a plane"):
+        desk.add("split", [2])
+    words, folder = desk.command(["midline.threshold=0.4"])
+    assert words[-2:] == ["--set", "midline.threshold=0.4"]
+    assert words[words.index("--edit") + 1] == str(desk.path.resolve())
+    assert read_edits(desk.path) == desk.edits
+    assert folder.is_dir()
+    assert desk.changed
+    assert desk.probability() is None
+
+
+def test_edits_come_back_from_their_file(tmp_path):
+    edits = [
+        Edit("join", (1, (2.5, 3.0, 4.0)), closed=True),
+        Edit("split", (2,), points=((1.0, 2.0, 3.0),), normal=(0.0, 0.0, 1.0)),
+        Edit("split", (2,), points=((1.0, 2.0, 3.0), (4.0, 5.0, 6.0)), closed=False),
+        Edit("add", (3,), points=((1.0, 2.0, 3.0),), sigma=7.5),
+        Edit("keep", ((1.0, 2.0, 3.0),)),
+        Edit("open", (4,)),
+    ]
+    write_edits(tmp_path / "edits.toml", edits)
+    assert read_edits(tmp_path / "edits.toml") == edits
+    with pytest.raises(JaxmemError, match="cannot be written"):
+        write_edits(tmp_path / "none" / "edits.toml", edits)
 
 
 def test_large_volumes_and_meshes_are_made_small():

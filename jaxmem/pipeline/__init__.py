@@ -5,6 +5,7 @@ from jaxmem.pipeline.command import segment_file as segment_file
 from jaxmem.pipeline.config import load_config as load_config
 from jaxmem.pipeline.editing.edits import Edit as Edit
 from jaxmem.pipeline.editing.edits import read_edits as read_edits
+from jaxmem.pipeline.editing.edits import write_edits as write_edits
 from jaxmem.pipeline.evaluate import evaluate as evaluate
 from jaxmem.pipeline.files import write_run as write_run
 from jaxmem.pipeline.masks import fit_mask as fit_mask

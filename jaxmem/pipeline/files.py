@@ -172,6 +172,7 @@ def _manifest(
     return {
         "command": command,
         "arguments": list(arguments),
+        "folder": str(Path.cwd()),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "host": platform.node(),
         "device": f"{device.platform}: {device.device_kind}",

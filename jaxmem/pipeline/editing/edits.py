@@ -2,6 +2,7 @@
 
 import math
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -118,6 +119,40 @@ def read_edits(path: str | Path) -> list[Edit]:
         except EditError as error:
             raise JaxmemError(f"{path}: edit {number}: {error}") from None
     return found
+
+
+def write_edits(path: str | Path, edits: Sequence[Edit]) -> None:
+    """Write what `read_edits` reads.
+
+    Arguments:
+        path: the file.
+        edits: in their order.
+
+    Raises:
+        JaxmemError: if it cannot be written.
+    """
+    lines = []
+    for edit in edits:
+        names = [_toml(m) for m in edit.membranes]
+        lines += ["[[edit]]", f"{edit.verb} = " + (f"[{', '.join(names)}]" if edit.verb == "join" else names[0])]
+        if edit.normal is not None:
+            lines.append(f"plane = {{ point = {_toml(edit.points[0])}, normal = {_toml(edit.normal)} }}")
+        elif edit.points:
+            name = "points" if edit.verb == "add" else "at"
+            lines.append(f"{name} = [{', '.join(_toml(p) for p in edit.points)}]")
+        if edit.verb == "add":
+            lines.append(f"sigma = {edit.sigma!r}")
+        if edit.closed is not None:
+            lines.append(f"closed = {str(edit.closed).lower()}")
+        lines.append("")
+    try:
+        Path(path).write_text("\n".join(lines), encoding="utf-8")
+    except OSError as error:
+        raise JaxmemError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
+
+
+def _toml(name: Name) -> str:
+    return str(name) if isinstance(name, int) else "[" + ", ".join(repr(float(x)) for x in name) + "]"
 
 
 def _parsed(entry: dict[str, Any]) -> Edit:
