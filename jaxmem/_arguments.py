@@ -126,15 +126,15 @@ def parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("export", help="write the surfaces of a run in formats of other programs")
     verb.add_argument("run", type=Path, metavar="RUN")
     verb.add_argument(
-        "--to", nargs="+", required=True, choices=("glb", "vtp", "obj", "star"),
-        help="one scene; meshes in nm with principal curvatures; meshes; points with normals for RELION 5",
+        "--to", nargs="+", required=True, choices=("glb", "vtp", "obj", "star", "mod", "copick"),
+        help="one scene; meshes in nm with principal curvatures; meshes; points with normals for RELION 5; an IMOD model; a copick project",
     )  # fmt: skip
     verb.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="where to (default: RUN/export)")
     verb.add_argument(
         "--colour", default="membrane", choices=("membrane", "sigma", "seen", "mean_curvature", "gaussian_curvature"),
         help="what the scene's colours show",
     )  # fmt: skip
-    verb.add_argument("--spacing", type=float, default=150.0, metavar="A", help="of the points in the STAR file")
+    verb.add_argument("--spacing", type=float, default=150.0, metavar="A", help="of the points in STAR files and picks")
     verb.add_argument("--height", type=float, default=0.0, metavar="A", help="of those points over the surface")
     verb = verbs.add_parser(
         "measure", help="thickness, distances, contacts, bending and proteins of a run, each with its error bar"

@@ -4,6 +4,7 @@ import base64
 import json
 import re
 import struct
+import sys
 from xml.etree import ElementTree
 
 import numpy as np
@@ -11,8 +12,10 @@ import pytest
 
 from jaxmem import JaxmemError
 from jaxmem.cli import main
-from jaxmem.io import Painted, in_nm, read_mrc, write_glb, write_star, write_vtp
+from jaxmem.io import Painted, in_nm, read_mrc, write_glb, write_imod, write_star, write_vtp
+from jaxmem.io.copick import turned
 from jaxmem.io.meshes.colours import limits, of_membrane, painted
+from jaxmem.io.meshes.imod import outlines
 from jaxmem.io.meshes.star import angles_of
 from jaxmem.pipeline.export import export_run, surfaces_of
 from jaxmem.surface.sampling import sample_points
@@ -181,3 +184,40 @@ def test_a_run_is_exported(mrc, shells, tmp_path, capsys):
             export_run(run, *arguments, **bad)
     assert main(["export", str(tmp_path), "--to", "glb"]) == 1
     assert "not a finished run" in capsys.readouterr().err
+
+
+def test_outlines_of_a_mesh_are_its_circles():
+    """A sphere crossed by planes: one closed circle each; a hole in the mesh leaves an open line."""
+    from skimage.measure import marching_cubes
+
+    index = np.indices((24, 24, 24)) - 11.5
+    vertices, faces, _, _ = marching_cubes(np.sqrt((index**2).sum(0)), 8.0)
+    vertices = vertices[:, ::-1] - 11.5
+    for plane, radius in ((0.0, 8.0), (4.0, np.sqrt(48.0)), (-7.5, np.sqrt(64.0 - 7.5**2))):
+        ((line, closed),) = outlines(vertices, faces, plane)
+        assert closed
+        assert np.abs(np.linalg.norm(line[:, :2], axis=1) - radius).max() < 0.15
+        assert np.allclose(line[:, 2], plane)
+        step = np.linalg.norm(np.diff(np.vstack([line, line[:1]]), axis=0), axis=1)
+        assert step.sum() == pytest.approx(2 * np.pi * radius, rel=0.02)
+    assert outlines(vertices, faces, 9.0) == []
+    centre = vertices[faces].mean(1)
+    open_faces = faces[~((np.abs(centre[:, 1]) < 2) & (centre[:, 0] > 0))]
+    ((line, closed),) = outlines(vertices, open_faces, 0.0)
+    assert not closed
+    assert line[[0, -1], 0].min() > 6.0
+
+
+def test_rotations_take_z_to_directions():
+    ways = np.random.default_rng(0).normal(size=(50, 3))
+    ways = np.vstack([ways / np.linalg.norm(ways, axis=1, keepdims=True), [[0, 0, 1.0], [0, 0, -1.0]]])
+    turns = turned(ways)[:, :3, :3]
+    assert np.allclose(turns[:, :, 2], ways)
+    assert np.allclose(turns @ turns.transpose(0, 2, 1), np.eye(3))
+    assert np.allclose(np.linalg.det(turns), 1.0)
+
+
+def test_a_missing_package_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "imodmodel.models", None)
+    with pytest.raises(JaxmemError, match=r"pip install 'jaxmem\[imod\]'"):
+        write_imod(tmp_path / "x.mod", [], 10.0, (2, 2, 2))

@@ -1,5 +1,7 @@
 """Files: MRC and OME-Zarr volumes, meshes for other programs, and the folder of a run."""
 
+from jaxmem.io.copick import Picks as Picks
+from jaxmem.io.copick import write_copick as write_copick
 from jaxmem.io.lazy import LazyArray as LazyArray
 from jaxmem.io.lazy import Negated as Negated
 from jaxmem.io.looking import Oddity as Oddity
@@ -8,6 +10,7 @@ from jaxmem.io.meshes import Painted as Painted
 from jaxmem.io.meshes import in_nm as in_nm
 from jaxmem.io.meshes import read_ply as read_ply
 from jaxmem.io.meshes import write_glb as write_glb
+from jaxmem.io.meshes import write_imod as write_imod
 from jaxmem.io.meshes import write_obj as write_obj
 from jaxmem.io.meshes import write_ply as write_ply
 from jaxmem.io.meshes import write_star as write_star

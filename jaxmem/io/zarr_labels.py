@@ -61,6 +61,27 @@ def write_zarr(
     _fill(group, labels, np.dtype(labels.dtype).newbyteorder("<"), factors)
 
 
+def write_zarr_image(path: str | Path, volume: Any, tomogram: Tomogram, name: str) -> None:
+    """Write one volume of whole numbers as an OME-Zarr 0.4 of a single level; slab by slab, as `write_zarr`.
+
+    Arguments:
+        path: folder to make.
+        volume: (nz, ny, nx).
+        tomogram: voxel size and origin.
+        name: of the image.
+
+    Raises:
+        JaxmemError: if the folder exists, or Zarr is not installed.
+    """
+    path = Path(path)
+    zarr = load_zarr(path)
+    if path.exists():
+        raise JaxmemError(f"{path}: exists already; choose another folder, or remove it")
+    root = zarr.open_group(path, mode="w-", zarr_format=2)
+    root.attrs.put({"multiscales": [_described(name, [1], tomogram)]})
+    _fill(root, volume, np.dtype(volume.dtype).newbyteorder("<"), [1])
+
+
 def _described(name: str, factors: list[int], tomogram: Tomogram) -> dict[str, Any]:
     """Metadata of a multiscale image. Taking every second voxel leaves the first where it is, so that all share a translation."""
     translation = {"type": "translation", "translation": [float(o) for o in tomogram.origin[::-1]]}

@@ -1,18 +1,31 @@
 """Surfaces of a run in the formats of other programs: while it is written, and afterwards from its folder."""
 
+import csv
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from jaxmem.io import Painted, in_nm, read_mrc, read_ply, write_glb, write_obj, write_star, write_vtp
+from jaxmem.io import (
+    Painted,
+    Picks,
+    in_nm,
+    read_mrc,
+    read_ply,
+    write_copick,
+    write_glb,
+    write_imod,
+    write_obj,
+    write_star,
+    write_vtp,
+)
 from jaxmem.io.meshes import colours
 from jaxmem.results import Triangles
 from jaxmem.surface.sampling import sample_points
-from jaxmem.types import JaxmemError
+from jaxmem.types import JaxmemError, Tomogram
 
-FORMATS = ("glb", "vtp", "obj", "star")
+FORMATS = ("glb", "vtp", "obj", "star", "mod", "copick")
 """What `export_run` writes."""
 
 _VALUES = ("sigma", "seen", "mean_curvature", "gaussian_curvature")
@@ -103,17 +116,17 @@ def export_run(
     Arguments:
         run: folder.
         formats: some of `FORMATS`: "glb", one scene in A; "vtp", a mesh for each membrane in nm with principal curvatures and error bars; "obj",
-            one for each, in A; "star", points on all membranes for RELION 5.
+            one for each, in A; "star", points on all membranes for RELION 5; "mod", outlines in the slices for IMOD; "copick", a copick project.
         out: folder, made if missing; `export` in the run when None.
         colour: of the GLB: "membrane", or a value on the vertices.
-        spacing: least distance of points in the STAR file, A.
+        spacing: least distance of the points in STAR files and picks, A.
         height: of those points over the surface, along its normal, outwards of closed membranes, A.
 
     Returns:
         The files.
 
     Raises:
-        JaxmemError: if the folder is no finished run, a name is unknown, or a file cannot be written.
+        JaxmemError: if the folder is no finished run, a name is unknown, a package is missing, or a file cannot be written.
     """
     run = Path(run)
     out = run / "export" if out is None else Path(out)
@@ -142,26 +155,51 @@ def export_run(
             if "obj" in formats:
                 written.append(stem.with_suffix(".obj"))
                 write_obj(written[-1], one.vertices, one.faces, one.normals)
+        if {"star", "mod", "copick"} & set(formats):
+            labels = read_mrc(run / "labels.mrc")
+            shape = tuple(labels.data.shape)
         if "star" in formats:
             written.append(out / "points.star")
-            _write_points(written[-1], run, spacing, height)
+            picks, name = _points(run, labels, spacing, height), run.resolve().name
+            write_star(
+                written[-1], name, picks.places / labels.voxel_size, picks.directions, picks.instance, labels.voxel_size, shape
+            )  # fmt: skip
+        if "mod" in formats:
+            written.append(out / "membranes.mod")
+            inside = ((n, labels.to_voxels(one.vertices)[:, ::-1], one.faces) for n, one in surfaces_of(run))
+            write_imod(written[-1], inside, labels.voxel_size, shape)
+        if "copick" in formats:
+            written += _copick(run, out, labels, spacing, height)
     except OSError as error:
         raise JaxmemError(f"{out}: cannot be written ({error.strerror}); choose another folder with -o") from None
     return written
 
 
-def _write_points(path: Path, run: Path, spacing: float, height: float) -> None:
-    """Points on all membranes of a run as a STAR file."""
-    labels = read_mrc(run / "labels.mrc")
-    shape = labels.data.shape
+def _points(run: Path, labels: Tomogram, spacing: float, height: float) -> Picks:
+    """Points on all membranes of a run, from the centre of the first voxel."""
     places, ways, numbers = [np.zeros((0, 3))], [np.zeros((0, 3))], [np.zeros(0, int)]
     for number, one in surfaces_of(run):
         at, normal = sample_points(one.vertices, one.faces, one.normals, spacing, seed=number)
-        places.append(labels.to_voxels(at + height * normal)[:, ::-1])
+        places.append(at + height * normal - np.asarray(labels.origin))
         ways.append(normal)
         numbers.append(np.full(len(at), number))
-    name = run.resolve().name
-    write_star(
-        path, name, np.concatenate(places), np.concatenate(ways), np.concatenate(numbers), labels.voxel_size,
-        (shape[0], shape[1], shape[2]),
-    )  # fmt: skip
+    return Picks(np.concatenate(places), np.concatenate(ways), np.concatenate(numbers))
+
+
+def _copick(run: Path, out: Path, labels: Tomogram, spacing: float, height: float) -> list[Path]:
+    """A copick project: labels, surfaces, points, and proteins if they were measured."""
+    picks = {"membrane-point": _points(run, labels, spacing, height)}
+    table = run / "measures" / "particles.csv"
+    if table.is_file():
+        with table.open(encoding="utf-8", newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row["membrane"]]
+
+        def column(*names: str) -> np.ndarray:
+            return np.array([[float(row[name]) for name in names] for row in rows]).reshape(-1, 3)
+
+        places = column("x_A", "y_A", "z_A") - np.asarray(labels.origin)
+        numbers = np.array([int(row["membrane"]) for row in rows], int)
+        picks["membrane-protein"] = Picks(places, column("normal_x", "normal_y", "normal_z"), numbers)
+    (out / "copick").mkdir(exist_ok=True)
+    each = (painted(number, one, "membrane", None) for number, one in surfaces_of(run))
+    return write_copick(out / "copick", run.resolve().name, labels.data, labels, each, picks)
