@@ -26,7 +26,7 @@ def add_verbs(verbs: Any) -> None:
     verb = verbs.add_parser("batch", help="every tomogram of a folder or a list; finished ones are skipped")
     verb.add_argument("source", type=Path, metavar="FOLDER|LIST.txt", help="tomograms, or a list with one path a line")
     verb.add_argument("-o", "--output", type=Path, required=True, metavar="RUNS", help="folder for the runs")
-    verb.add_argument("--config", type=Path, metavar="FILE.toml", help="settings; see the README")
+    verb.add_argument("--config", type=Path, metavar="FILE.toml", help="settings; jaxmem config prints all")
     verb.add_argument("--voxel-size", type=_positive, metavar="A", help="in A; replaces the headers'")
     verb.add_argument("--pattern", metavar="GLOB", help="names to take from the folder, such as '*_rec.mrc'")
     verb.add_argument("--workers", type=_from(1), metavar="N", help="processes here (default: half of the cores)")
