@@ -32,6 +32,7 @@ class Blend(Trend):
         middle: (d,) voxels.
         bumps: (b, d) voxels, as wide as the neighbourhoods.
         loose: (b,) 1 for those that are there.
+        vaulted: 1 if top and bottom were guessed from upright walls; otherwise 0.
 
     Example:
         >>> turn = jnp.linspace(0.0, 6.2, 60)
@@ -50,6 +51,7 @@ class Blend(Trend):
     middle: Float[Array, " d"]
     bumps: Float[Array, "b d"]
     loose: Float[Array, " b"]
+    vaulted: Float[Array, ""]
 
     def value(self, point):
         away = (point[None] - self.centres) / self.radius
@@ -127,5 +129,5 @@ def fit_blend(
     reach = jnp.maximum(jnp.max(jnp.abs(offset @ axes.T), 0), 1.0)
     return Blend(
         centres, jax.vmap(around)(centres), radius, jnp.asarray(sigma, dtype), jnp.asarray(size, dtype),
-        axes / reach[:, None], middle, jnp.zeros((BUMPS, points.shape[1]), dtype), jnp.zeros(BUMPS, dtype),
+        axes / reach[:, None], middle, jnp.zeros((BUMPS, points.shape[1]), dtype), jnp.zeros(BUMPS, dtype), jnp.zeros((), dtype),
     )  # fmt: skip

@@ -3,6 +3,7 @@
 from functools import partial
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +17,7 @@ from skimage.measure import marching_cubes
 from jaxmem import gp, levelset
 from jaxmem.grouping.faces import LYING, faces_of, spacing_of
 from jaxmem.grouping.shape import Shape, directions
+from jaxmem.grouping.vaults import UNSEEN, vaults
 from jaxmem.numerics import map_rows, pad_to
 from jaxmem.points import evenly, orient
 
@@ -28,7 +30,6 @@ _ALONG = 0.6  # |sine| of the way to a neighbour out of the sheet, at most; and 
 _OPPOSITE = 0.95  # least cos between the way across and the normal
 _SOFT = 1.5  # spacings over which points are spread where they are looked at from others
 _ACROSS = 0.35  # least share of the points that have others across
-UNSEEN = 4.0  # how many times less well faces are known that no point tells of
 _OBLATE = 0.65  # its semi-axis there over the next, at most, as an ellipsoid
 _BORDER = 1.0  # voxels from the volume's border within which nothing need be seen
 _BEAM = 0.75  # |component along the beam| of a normal beyond which nothing need be seen
@@ -152,7 +153,11 @@ def half_across(points: Float[np.ndarray, "n 3"], normals: Float[np.ndarray, "n 
 
 
 def close(
-    points: Float[np.ndarray, "n 3"], normals: Float[np.ndarray, "n 3"], volume_shape: tuple[int, ...]
+    points: Float[np.ndarray, "n 3"],
+    normals: Float[np.ndarray, "n 3"],
+    volume_shape: tuple[int, ...],
+    *,
+    rounded: bool = False,
 ) -> Closure | None:
     """A closed surface through points that are seen where the missing wedge allows; None where there is nothing to close around.
 
@@ -160,6 +165,8 @@ def close(
         points: midline points of a membrane, voxels.
         normals: unit normals, any sign.
         volume_shape: of the volume, beyond which nothing is seen.
+        rounded: where walls stand upright over all that is seen of them, they are taken for those of a tube as high as it is wide; None if
+            there are none.
     """
     chosen = evenly(points, _MOST)
     x, n = points[chosen].astype(float), normals[chosen].astype(float)
@@ -172,11 +179,17 @@ def close(
         return None
     across = min(across, _bend(x, n, max(3.0 * spacing, 5.0)))
     radius = max(1.2 * across, 2.5 * spacing)
-    blend = blend_of(x, n, radius, across)
     flat = faces_of(x, n, across)
-    if flat is not None:
+    if rounded:
+        more = None if flat is not None else vaults(x, n, np.ones(len(x)), across)
+        if more is None:
+            return None
+        blend = blend_of(more.points, more.normals, radius, across, more.noise, vaulted=True)
+    elif flat is not None:
         noise = np.where(np.arange(len(x) + len(flat[0])) < len(x), 1.0, UNSEEN)
         blend = blend_of(np.concatenate([x, flat[0]]), np.concatenate([n, flat[1]]), radius, across, noise)
+    else:
+        blend = blend_of(x, n, radius, across)
     low, high = x.min(0) - across - 2.0, x.max(0) + across + 2.0
     step = float(np.clip(across / 4.0, max(1.0, (high - low).max() / 64), 4.0))
     count = np.ceil((high - low) / step).astype(int) + 1
@@ -248,9 +261,15 @@ def _bend(points: np.ndarray, normals: np.ndarray, radius: float) -> float:
 
 
 def blend_of(
-    points: np.ndarray, normals: np.ndarray, radius: float, across: float, noise: np.ndarray | None = None
+    points: np.ndarray,
+    normals: np.ndarray,
+    radius: float,
+    across: float,
+    noise: np.ndarray | None = None,
+    *,
+    vaulted: bool = False,
 ) -> gp.Blend:
-    """Quadrics about evenly spread points; normals point outwards; `noise` is the points' standard deviations."""
+    """Quadrics about evenly spread points; normals point outwards; `noise` is the points' standard deviations, `vaulted` that of `gp.Blend`."""
     few = evenly(points, _MOST)
     points, normals = points[few], normals[few]
     spread, _ = pad_to(np.ones(len(few), np.float32) if noise is None else noise[few].astype(np.float32), _MOST)
@@ -259,6 +278,7 @@ def blend_of(
     facing, _ = pad_to(normals.astype(np.float32), _MOST)
     of = (np.float32(value) for value in (radius, _SIGMA, across))
     blend = _of_blend(padded, facing, centres.astype(np.float32), *of, mask, noise=spread)
+    blend = eqx.tree_at(lambda b: b.vaulted, blend, np.float32(vaulted))
     return jax.tree.map(np.asarray, blend)
 
 

@@ -16,6 +16,7 @@ _CONE = 0.95  # least cos between a normal and the way across
 _FACING = 0.25  # share of the points that must have the other region across
 _FARTHEST = 80.0  # voxels across
 _FAIR = 0.75  # share of each region's points that must lie on the common surface
+_ROUND = 0.85  # share that must be there of what would be seen of a tube whose top and bottom are guessed; tubes of `clear_public` and `cell_public` have 0.88 to 0.94, two sheets 0.80
 _GAIN = 0.5  # of what two regions hide apart, at most this may be hidden of the common surface
 
 
@@ -29,6 +30,23 @@ def is_shut(closure: Closure | None, config: SelectConfig) -> TypeGuard[Closure]
         and closure.across >= 2.0
         and closure.turned >= 0.25
     )
+
+
+def closure_of(
+    points: np.ndarray, normals: np.ndarray, volume_shape: tuple[int, ...], config: SelectConfig
+) -> Closure | None:
+    """The closed surface through points; of a tube whose walls look upright, a round one, if nearly all that would be seen of that is there.
+
+    Arguments:
+        points, normals: (n, 3), voxels; normals have any sign.
+        volume_shape: of the volume.
+        config: thresholds.
+    """
+    plain = close(points, normals, volume_shape)
+    if plain is None or is_shut(plain, config):
+        return plain
+    rounded = close(points, normals, volume_shape, rounded=True)
+    return rounded if is_shut(rounded, config) and rounded.expected >= _ROUND else plain
 
 
 def on_blend(closure: Closure, points: np.ndarray, tolerance: float) -> np.ndarray:
@@ -58,7 +76,7 @@ def join_sides(
     Returns:
         The regions, some of them joined, each with its closure if it is closed.
     """
-    alone = [close(line.points[i], line.normals[i], volume_shape) for i in regions]
+    alone = [closure_of(line.points[i], line.normals[i], volume_shape, config) for i in regions]
     out = [(i, c) for i, c in zip(regions, alone) if is_shut(c, config)]
     left = {k: i for k, (i, c) in enumerate(zip(regions, alone)) if not is_shut(c, config)}
     some = {k: i[evenly(line.points[i], _SAMPLE)] for k, i in left.items()}
@@ -72,7 +90,7 @@ def join_sides(
                 continue
             if max(_facing(*sides[a], *sides[b]), _facing(*sides[b], *sides[a])) >= _FACING:
                 both = np.concatenate([left[a], left[b]])
-                closure = close(line.points[both], line.normals[both], volume_shape)
+                closure = closure_of(line.points[both], line.normals[both], volume_shape, config)
                 if closure is None or not is_shut(closure, config):
                     continue
                 fair = min(on_blend(closure, line.points[left[k]], config.tolerance).mean() for k in (a, b))

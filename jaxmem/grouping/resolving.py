@@ -6,9 +6,9 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Int
 
-from jaxmem.grouping.closing import Closure, close
+from jaxmem.grouping.closing import Closure
 from jaxmem.grouping.faces import LYING
-from jaxmem.grouping.hypotheses import is_shut, join_sides
+from jaxmem.grouping.hypotheses import closure_of, is_shut, join_sides
 from jaxmem.grouping.merging import merge_regions
 from jaxmem.grouping.midline import Midline
 from jaxmem.grouping.shape import Shape, describe, directions, distances
@@ -211,7 +211,7 @@ def resolve(line, region, volume_shape, voxel_size, least, config, merge, report
 
 def _takes_shape(line, index, shape, volume_shape, config, shut: dict[bytes, Closure]) -> bool:
     """Whether points are a closed surface that an ellipsoid does not describe; it is then noted."""
-    closure = close(line.points[index], line.normals[index], volume_shape)
+    closure = closure_of(line.points[index], line.normals[index], volume_shape, config)
     if closure is None or not is_shut(closure, config) or (is_closed(shape, config) and not improves(closure, shape)):
         return False
     shut[index.tobytes()] = closure

@@ -8,8 +8,8 @@ from jaxtyping import Int
 
 from jaxmem import gp
 from jaxmem.defaults import FROM_NETWORK
-from jaxmem.grouping.closing import Closure, close
-from jaxmem.grouping.hypotheses import is_shut, on_blend
+from jaxmem.grouping.closing import Closure
+from jaxmem.grouping.hypotheses import closure_of, is_shut, on_blend
 from jaxmem.grouping.merging import MergeConfig
 from jaxmem.grouping.midline import Midline
 from jaxmem.grouping.resolving import (
@@ -101,12 +101,15 @@ def select_membranes(
             index = np.concatenate(joined)
             shape = describe(line.points[index], line.normals[index], volume_shape)
             if closure is not None:
-                closure = close(line.points[index], line.normals[index], volume_shape) or closure
+                closure = closure_of(line.points[index], line.normals[index], volume_shape, config) or closure
             described[r] = index, shape, closure
 
     found = []
     for index, shape, closure in described.values():
         closed = closure is not None or is_closed(shape, config)
+        if closure is not None and closure.blend.vaulted > 0:
+            # the missing wedge draws walls out over where they bend inwards
+            index = index[on_blend(closure, line.points[index], config.tolerance)]
         density = surface_density(line.points[index])
         probability = float(line.weight[index].mean())
         faint = not closed and probability < least_probability
@@ -150,7 +153,7 @@ def regions_from_instances(
         # every point is the membrane's own: if many lie deep within the ellipsoid, that is the hole of a ring
         deep = np.abs(distances(shape.ellipse, points)) > 0.4 * np.min(shape.ellipse.semi_axes)
         round_ = is_closed(shape, config) and bool(deep.mean() < 0.05)
-        closure = close(points, line.normals[index], volume_shape) if points.shape[1] == 3 else None
+        closure = closure_of(points, line.normals[index], volume_shape, config) if points.shape[1] == 3 else None
         if not is_shut(closure, config) or (round_ and not improves(closure, shape) and not thinner(closure, shape)):
             closure = None
         if closure is not None and closure.seen >= _WHOLE and closure.across >= _DEEP:

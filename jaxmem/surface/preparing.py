@@ -13,8 +13,9 @@ from scipy.spatial.distance import cdist
 from jaxmem import anchors as anc
 from jaxmem import gp
 from jaxmem.defaults import known
-from jaxmem.grouping.closing import UNSEEN, blend_of, values_of
+from jaxmem.grouping.closing import blend_of, values_of
 from jaxmem.grouping.shape import Shape
+from jaxmem.grouping.vaults import UNSEEN, vaults
 from jaxmem.membrane import AMPLITUDE, Problem
 from jaxmem.numerics import map_rows, unit_rows
 from jaxmem.points import evenly, first_of_each, orient, roughness
@@ -128,22 +129,25 @@ def _blend(
 ) -> tuple[gp.Blend, np.ndarray]:
     """A blend of better points than the earlier one's, and their normals, outwards.
 
-    Where the earlier one goes on without points, as over the faces of a lying sac, its own centres stand for them.
+    Where the earlier one goes on without points, as over the faces of a lying sac, its own centres stand for them; top and bottom of a tube
+    are guessed anew.
     """
     slope = map_rows(_slopes, points, rest=(earlier,))
     facing = unit_rows(np.asarray(normals, float))
     facing = np.where((slope * facing).sum(1, keepdims=True) < 0, -facing, facing)
-    lonely = cKDTree(points).query(earlier.centres)[0] > 0.8 * float(earlier.radius)
-    places = np.asarray(earlier.centres, float)[lonely]
-    blend = blend_of(
-        np.concatenate([points, places]),
-        np.concatenate([facing, unit_rows(map_rows(_slopes, places, rest=(earlier,)))]) if len(places) else facing,
-        float(earlier.radius),
-        float(earlier.size),
-        np.concatenate([noise, np.full(len(places), UNSEEN * float(np.median(noise)))]),
-    )
+    radius, size = float(earlier.radius), float(earlier.size)
+    more = vaults(points, facing, noise, size) if earlier.vaulted > 0 else None
+    if more is not None:
+        blend, places = blend_of(more.points, more.normals, radius, size, more.noise, vaulted=True), more.tops
+    else:
+        lonely = cKDTree(points).query(earlier.centres)[0] > 0.8 * radius
+        places = np.asarray(earlier.centres, float)[lonely]
+        ways = unit_rows(map_rows(_slopes, places, rest=(earlier,))) if len(places) else places
+        rows = np.concatenate([points, places]), np.concatenate([facing, ways])
+        unseen = np.full(len(places), UNSEEN * float(np.median(noise)))
+        blend = blend_of(*rows, radius, size, np.concatenate([noise, unseen]), vaulted=bool(earlier.vaulted > 0))
     if len(places):
-        # faces that nothing is seen of are as uncertain as the shape of what is
+        # what nothing is seen of is as uncertain as the shape of what is
         far = places[evenly(places, gp.BUMPS)]
         bumps = np.resize(far, (gp.BUMPS, far.shape[1]))
         blend = eqx.tree_at(

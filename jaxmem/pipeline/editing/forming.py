@@ -7,7 +7,7 @@ from scipy.spatial import cKDTree
 
 from jaxmem.defaults import known
 from jaxmem.grouping import Midline, Region, describe
-from jaxmem.grouping.closing import close
+from jaxmem.grouping.hypotheses import closure_of
 from jaxmem.grouping.resolving import improves, thinner
 from jaxmem.grouping.select import regions_from_instances
 from jaxmem.pipeline.placing.refinement import Points
@@ -33,7 +33,7 @@ def formed(line: Midline, members: np.ndarray, closed: bool | None, shape: tuple
     ellipsoid = describe(points, normals, shape)
     if not closed:
         return Region(members, ellipsoid, False)
-    closure = close(points, normals, shape) if points.shape[1] == 3 else None
+    closure = closure_of(points, normals, shape, config.select) if points.shape[1] == 3 else None
     if closure is not None and (improves(closure, ellipsoid) or thinner(closure, ellipsoid)):
         return Region(members, ellipsoid, True, closure.blend)
     return Region(members, ellipsoid, True)

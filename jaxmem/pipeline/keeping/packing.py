@@ -145,6 +145,7 @@ _BLEND = (
     "middle",
     "bumps",
     "loose",
+    "vaulted",
 )  # arrays of a blend
 
 
