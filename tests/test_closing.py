@@ -8,11 +8,12 @@ from scipy.spatial import cKDTree
 
 from jaxmem import gp, levelset
 from jaxmem.grouping import Midline, Region, select_membranes
-from jaxmem.grouping.closing import close, half_across, outwards
+from jaxmem.grouping.closing import close, half_across, outwards, values_of
 from jaxmem.grouping.closing import lying_sac as rim_as_sac
-from jaxmem.grouping.hypotheses import is_shut
+from jaxmem.grouping.hypotheses import closure_of, is_shut
 from jaxmem.grouping.select import regions_from_instances
 from jaxmem.grouping.shape import describe
+from jaxmem.grouping.vaults import vaults
 from jaxmem.pipeline.keeping.packing import pack_regions, unpack_regions
 from jaxmem.points import evenly, sphere_directions
 from jaxmem.settings import FitConfig, SelectConfig
@@ -73,6 +74,69 @@ def test_a_tube_without_top_and_bottom_closes(tube):
     value = jax.vmap(closure.blend.value)(jnp.asarray(tube[0], jnp.float32))
     hidden = np.abs(tube[1][:, 0]) > 0.8
     assert np.abs(value[hidden]).mean() < 0.3  # where nothing was seen
+
+
+def upright_tube(closed: bool = True, n: int = 14000) -> tuple[np.ndarray, np.ndarray]:
+    """A tube with round ends as the missing wedge shows it: walls that stand upright, as high as the tube is wide, and go on straight where it bends inwards."""
+    rng = np.random.default_rng(3)
+    radius, half = 14.0, 50.0
+    along, turn = rng.uniform(-half, half, n), rng.uniform(0, 2 * np.pi, n)
+    normals = np.stack([np.sin(turn), np.cos(turn), 0 * turn], 1)
+    points = radius * normals + along[:, None] * [0.0, 0.0, 1.0]
+    ends = rng.normal(size=(n // 3, 3))
+    ends /= np.linalg.norm(ends, axis=1, keepdims=True)
+    if closed:
+        points = np.concatenate([points, radius * ends + np.sign(ends[:, 2:]) * [0.0, 0.0, half]])
+        normals = np.concatenate([normals, ends])
+    there = np.abs(normals[:, 0]) < 0.85
+    points, normals = points[there], normals[there]
+    # what bends inwards is drawn as if it stood upright
+    drawn = (np.abs(points[:, 2]) < 0.8 * half) & (np.abs(normals[:, 0]) > 0.3)
+    normals[drawn] = np.sign(normals[drawn, 1:2]) * [0.0, 1.0, 0.0]
+    points[drawn, 1] = np.sign(points[drawn, 1]) * 0.96 * radius
+    return points + rng.normal(0, 0.3, points.shape) + [30.0, 40.0, 80.0], normals * rng.choice(
+        [-1.0, 1.0], (len(normals), 1)
+    )
+
+
+LONG = (60, 80, 160)
+
+
+def test_walls_that_look_upright_are_those_of_a_round_tube():
+    points, normals = upright_tube()
+    plain = close(points, normals, LONG)
+    assert plain is not None
+    assert not is_shut(plain, SelectConfig())
+    closure = closure_of(points, normals, LONG, SelectConfig())
+    assert closure is not None
+    assert is_shut(closure, SelectConfig())
+    assert closure.blend.vaulted == 1.0
+    # top and bottom of the tube, where nothing is seen: within a seventh of its radius
+    tops = np.array([[30.0 + up * 14.0, 40.0, x] for up in (-1, 1) for x in range(50, 111, 10)])
+    assert np.abs(values_of(closure.blend, tops)).max() < 2.0
+    assert np.abs(values_of(plain.blend, tops)).max() > 4.0
+
+
+def test_plates_that_are_open_at_their_ends_are_no_tube():
+    """The same walls without ends: what would be seen of the ends is missing."""
+    points, normals = upright_tube(closed=False)
+    closure = closure_of(points, normals, LONG, SelectConfig())
+    assert closure is None or not is_shut(closure, SelectConfig())
+
+
+def test_tall_walls_are_not_vaulted(tube):
+    rng = np.random.default_rng(4)
+    height, along, side = rng.uniform(0, 50, 3000), rng.uniform(0, 80, 3000), rng.choice([-1.0, 1.0], 3000)
+    points = np.stack([height, 8.0 * side, along], 1)
+    normals = side[:, None] * [0.0, 1.0, 0.0]
+    assert vaults(points[:800], normals[:800], np.ones(800), 8.0, 1.0) is None
+    there = np.abs(points[:, 0] - 25.0) < 8.0
+    found = vaults(points[there], normals[there], np.ones(there.sum()), 8.0, 1.0)
+    assert found is not None
+    assert np.abs(np.abs(found.tops[:, 0] - 25.0) - 8.0).max() < 1.5
+    assert np.abs(found.tops[:, 1]).max() < 1.0
+    extra = found.points[there.sum() :] - [25.0, 0.0, 0.0]
+    assert (found.normals[there.sum() :] * extra).sum(1).min() > 0.0  # outwards
 
 
 def test_what_does_not_close():

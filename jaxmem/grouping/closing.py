@@ -181,7 +181,7 @@ def close(
     radius = max(1.2 * across, 2.5 * spacing)
     flat = faces_of(x, n, across)
     if rounded:
-        more = None if flat is not None else vaults(x, n, np.ones(len(x)), across)
+        more = None if flat is not None else vaults(x, n, np.ones(len(x)), across, 1.0)
         if more is None:
             return None
         blend = blend_of(more.points, more.normals, radius, across, more.noise, vaulted=True)

@@ -35,7 +35,11 @@ class Vaults(NamedTuple):
 
 
 def vaults(
-    points: Float[np.ndarray, "n 3"], normals: Float[np.ndarray, "n 3"], noise: Float[np.ndarray, " n"], across: float
+    points: Float[np.ndarray, "n 3"],
+    normals: Float[np.ndarray, "n 3"],
+    noise: Float[np.ndarray, " n"],
+    across: float,
+    guess: float,
 ) -> Vaults | None:
     """Half circles over and under pairs of upright walls; None where there are no such pairs.
 
@@ -47,6 +51,7 @@ def vaults(
         normals: unit normals, outwards.
         noise: standard deviations of the points, voxels.
         across: half the median distance across, voxels.
+        guess: standard deviation of the half circles, voxels.
 
     Returns:
         The points given, and those of the half circles after them.
@@ -88,6 +93,6 @@ def vaults(
     return Vaults(
         np.concatenate([points, extra]),
         np.concatenate([normals, *ways]),
-        np.concatenate([np.where(beyond, UNSEEN, 1.0) * noise, np.full(len(extra), np.median(noise))]),
+        np.concatenate([np.where(beyond, UNSEEN, 1.0) * noise, np.full(len(extra), guess)]),
         np.array(tops),
     )

@@ -32,6 +32,8 @@ _CENTRES = 128  # of what points share, at most: a larger membrane shares it ove
 _OPEN_FEW = 64  # where the points' errors are known
 _DEEP = 0.4  # of half the distance across, for the anchors of a closed membrane that is no ellipsoid
 _WIDE = 5.0  # R over the size of a closed membrane, where the membrane is a sphere
+_ROUND = 0.02  # of half the distance across, by which a tube's cross-section is no circle; by hand
+_FREE = 1.5  # how much more a shape deviates from a blend than from an ellipsoid; chosen on tubes of `clear_public` and `cell_public`
 _RAYS = 8  # that get anchors where the points' errors are known: an anchor repeats its point's error, as if it were seen twice
 BETWEEN = 0.4  # anchors of an open membrane go at most this share of the way to the next membrane
 
@@ -136,7 +138,7 @@ def _blend(
     facing = unit_rows(np.asarray(normals, float))
     facing = np.where((slope * facing).sum(1, keepdims=True) < 0, -facing, facing)
     radius, size = float(earlier.radius), float(earlier.size)
-    more = vaults(points, facing, noise, size) if earlier.vaulted > 0 else None
+    more = vaults(points, facing, noise, size, _ROUND * size) if earlier.vaulted > 0 else None
     if more is not None:
         blend, places = blend_of(more.points, more.normals, radius, size, more.noise, vaulted=True), more.tops
     else:
@@ -210,7 +212,7 @@ def prepare(points, normals, errors, shape: Shape | gp.Blend, closed: bool, othe
             (blend.centres - centre, blend.middle - centre, blend.bumps - centre, np.float64(config.shape_sigma)),
         )
         # as rough, over its size, as what deviates from an ellipsoid: the kernel's roughness is 2 variance (r / R)^3
-        variance = (AMPLITUDE * float(blend.size)) ** 2 * (R / (_WIDE * float(blend.size))) ** 3
+        variance = (_FREE * AMPLITUDE * float(blend.size)) ** 2 * (R / (_WIDE * float(blend.size))) ** 3
     elif closed and isinstance(shape, Shape):
         ellipse = shape.ellipse._replace(centre=shape.ellipse.centre - centre)
         trend = gp.Ellipsoid(ellipse, jnp.asarray(config.shape_sigma))
