@@ -1,4 +1,4 @@
-"""Simulated tomograms of eight kinds, with their truth: `python benchmarks/kinds.py OUT [--only NAME]`.
+"""Simulated tomograms of nine kinds, with their truth: `python benchmarks/kinds.py OUT [--only NAME]`.
 
 Writes NAME.mrc.gz (int8, membranes dark), NAME_labels.mrc.gz (1, 2, ... within 25 A of a mid-surface) and NAME_truth.npz
 (`points_i` on each mid-surface, zyx voxels, with unit `normals_i`, and `vox`, the voxel size in A). The seeds are fixed.
@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from scenes import Scene
-from shapes import Surface, any_way, bent, ellipsoid, moved, rotation, sac, sheet, tube, turned
+from shapes import Surface, any_way, bent, capsule, ellipsoid, moved, rotation, sac, sheet, tube, turned
 
 from jaxmem.io import write_mrc
 from jaxmem.simulate import Microscope, take_tomogram
@@ -62,6 +62,14 @@ def sac_of(scene: Scene) -> Surface:
     """A flattened sac, not quite lying."""
     flat = turned(sac(scene.rng.uniform(18, 36), scene.rng.uniform(6, 9)), rotation(1, scene.rng.uniform(-0.6, 0.6)))
     return bent(scene.rng, turned(flat, rotation(0, scene.rng.uniform(0, np.pi))), 110.0, 4.0)
+
+
+def capsule_of(scene: Scene) -> Surface:
+    """A long closed tube, bent, not quite lying."""
+    straight = turned(
+        capsule(scene.rng.uniform(60, 120), scene.rng.uniform(10, 18)), rotation(1, scene.rng.uniform(-0.1, 0.1))
+    )
+    return bent(scene.rng, turned(straight, rotation(0, scene.rng.uniform(0, np.pi))), 160.0, 5.0)
 
 
 def put_sheet(scene: Scene, steepness: float) -> None:
@@ -134,6 +142,14 @@ def across(scene: Scene) -> None:
     scene.dissolve(400, (35.0, 80.0))
 
 
+def cell(scene: Scene) -> None:
+    put_sheet(scene, 1.5)
+    scene.scatter(lambda: capsule_of(scene), 60, 6.0)
+    scene.scatter(bodies(scene, 10, 22), 40)
+    scene.stud(0.4, 35.0)
+    scene.dissolve(500, (35.0, 70.0))
+
+
 KINDS = {
     "vesicles_8A": Kind(1, 8.0, Microscope(
         defocus=25000.0, snr=0.15, filter="hamming", cutoff=0.5, b_factor=800.0, phase_flipped=True), vesicles),
@@ -147,6 +163,8 @@ KINDS = {
     "coarse_20A": Kind(6, 20.0, Microscope(step=2.0, defocus=60000.0, snr=0.4, filter="hamming", cutoff=0.5, b_factor=6000.0), coarse, True),
     "noisy_14A": Kind(7, 14.0, Microscope(
         tilt_low=-45.0, tilt_high=45.0, defocus=35000.0, snr=0.02, filter="sirt", b_factor=2500.0), noisy),
+    "cell_12A": Kind(9, 12.0, Microscope(
+        tilt_low=-57.0, tilt_high=57.0, defocus=32000.0, snr=0.12, b_factor=1500.0), cell, True),
     "axis_x_13A": Kind(8, 13.0, Microscope(axis="x", defocus=20000.0, snr=0.12, b_factor=2000.0, phase_flipped=True), across, True),
 }  # fmt: skip
 

@@ -55,6 +55,13 @@ def tube(length: float, radius: float) -> Surface:
     return Surface(radius * normals + np.array([0.0, 0.0, length]) * (at[:, :1] - 0.5), normals)
 
 
+def capsule(length: float, radius: float) -> Surface:
+    """A tube along x about the origin, closed by half spheres."""
+    straight, ball = tube(length, radius), ellipsoid(np.full(3, radius))
+    ends = Surface(ball.points + np.sign(ball.points[:, 2:]) * [0.0, 0.0, 0.5 * length], ball.normals)
+    return Surface(*(np.concatenate(parts) for parts in zip(straight, ends)))
+
+
 def sheet(length: float, width: float) -> Surface:
     """A flat piece across z about the origin, along x and y."""
     at = (_grid(width, length).reshape(-1, 2) - 0.5) * [width, length]

@@ -17,10 +17,12 @@ from jaxmem.types import JaxmemError
 from jaxmem.viewing import layers
 from jaxmem.viewing.desk import Desk
 
+PLACE = (100.0, -50.0, 30.0)
+
 
 @pytest.fixture(scope="module")
 def page(shells, tmp_path_factory):
-    mask = Tomogram((shells[0] > 0).astype(np.int8), 12.0, (100.0, -50.0, 30.0))
+    mask = Tomogram((shells[0] > 0).astype(np.int8), 12.0, PLACE, header_origin=PLACE)
     result = fit_mask(mask)
     folder = tmp_path_factory.mktemp("viewer") / "run"
     write_run(folder, result, mask)
@@ -88,8 +90,8 @@ def test_the_desk_writes_what_segment_reads(page):
         away = [np.linalg.norm(desk.vertices()[n] - place, axis=1).min() for n in range(1, len(result.membranes) + 1)]
         assert np.argmin(away) == number - 1
     desk.add("drop", [1])
-    desk.add("split", [2], [(1, 2, 3), (4, 5, 6)])
-    desk.add("keep", [], [(7, 8, 9)])
+    desk.add("split", [2], [(1.0, 2.0, 3.0), (4.0, 5.0, 6.0)])
+    desk.add("keep", [], [(7.0, 8.0, 9.0)])
     desk.add("close", [2])
     assert str(desk.undo()).startswith("close")
     with pytest.raises(JaxmemError, match="split needs a plane"):

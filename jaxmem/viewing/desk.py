@@ -36,12 +36,17 @@ class Desk:
         JaxmemError: if the folder is no finished run.
     """
 
+    run: Path
+    manifest: dict[str, Any]
+    rows: list[dict[str, str]]
+    edits: list[Edit]
+
     def __init__(self, run: str | Path):
         self.run = Path(run)
         path = self.run / "manifest.json"
         if not path.is_file():
             raise JaxmemError(f"{run}: not a finished run (no manifest.json)")
-        self.manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        self.manifest = json.loads(path.read_text(encoding="utf-8"))
         with (self.run / "membranes.csv").open(encoding="utf-8", newline="") as file:
             self.rows = sorted(csv.DictReader(file), key=_worry, reverse=True)
         self.edits = [_edit(given) for given in self.manifest.get("edits", [])]

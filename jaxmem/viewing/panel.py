@@ -42,11 +42,14 @@ class Panel:
         desk: the run that is shown; None before there is one.
     """
 
+    widget: Any
+    desk: Desk | None
+
     def __init__(self, viewer: Any):
         from qtpy import QtCore, QtWidgets
 
         self.viewer, self._qt = viewer, QtWidgets
-        self.desk: Desk | None = None
+        self.desk = None
         self.widget = QtWidgets.QWidget()
         self.widget.panel = self
         column = QtWidgets.QVBoxLayout(self.widget)
