@@ -124,7 +124,7 @@ def test_plates_that_are_open_at_their_ends_are_no_tube():
     assert closure is None or not is_shut(closure, SelectConfig())
 
 
-def test_tall_walls_are_not_vaulted(tube):
+def test_tall_walls_are_not_vaulted():
     rng = np.random.default_rng(4)
     height, along, side = rng.uniform(0, 50, 3000), rng.uniform(0, 80, 3000), rng.choice([-1.0, 1.0], 3000)
     points = np.stack([height, 8.0 * side, along], 1)

@@ -15,7 +15,7 @@ from scipy.spatial import cKDTree
 from skimage.measure import marching_cubes
 
 from jaxmem import gp, levelset
-from jaxmem.grouping.faces import LYING, faces_of, spacing_of
+from jaxmem.grouping.faces import LYING, faces_of, spacing_of, widths
 from jaxmem.grouping.shape import Shape, directions
 from jaxmem.grouping.vaults import UNSEEN, vaults
 from jaxmem.numerics import map_rows, pad_to
@@ -27,7 +27,6 @@ _FEW = 256  # points at which winding numbers and distances across are looked at
 _SIGMA = 0.2  # relative standard deviation of the blend's parameters, as of an ellipsoid's (`FitConfig.shape_sigma`)
 _LINK = 2.0  # spacings within which points are of one sheet
 _ALONG = 0.6  # |sine| of the way to a neighbour out of the sheet, at most; and least |cos| of their normals
-_OPPOSITE = 0.95  # least cos between the way across and the normal
 _SOFT = 1.5  # spacings over which points are spread where they are looked at from others
 _ACROSS = 0.35  # least share of the points that have others across
 _OBLATE = 0.65  # its semi-axis there over the next, at most, as an ellipsoid
@@ -142,12 +141,7 @@ def half_across(points: Float[np.ndarray, "n 3"], normals: Float[np.ndarray, "n 
         points: evenly spread over the surface, voxels.
         normals: unit normals, outwards.
     """
-    some = evenly(points, _FEW)
-    away = points[None] - points[some][:, None]
-    distance = np.linalg.norm(away, axis=-1)
-    inward = -np.einsum("ijk,ik->ij", away, normals[some])
-    opposite = (inward > _OPPOSITE * distance) & (normals[some] @ normals.T < -0.3) & (distance > 0)
-    nearest = np.where(opposite, distance, np.inf).min(1)
+    nearest = widths(points, normals, evenly(points, _FEW))
     found = np.isfinite(nearest)
     return 0.5 * float(np.median(nearest[found])) if found.mean() >= _ACROSS else float("nan")
 

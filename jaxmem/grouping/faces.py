@@ -1,6 +1,7 @@
 """The two faces of a lying sac of which only the rim is seen."""
 
 import numpy as np
+from jaxtyping import Float, Int
 from scipy import ndimage
 from scipy.spatial import Delaunay, cKDTree
 
@@ -9,6 +10,8 @@ from jaxmem.points import evenly
 LYING = 0.6
 """Component along the beam of the thin axis of a lying sac, at least."""
 
+_OPPOSITE = 0.95  # least cos between the way across and the normal
+_ASKED = 256  # points at a time, for the memory
 _FACES = 64  # points on each face
 _ROUNDS = 5  # of least squares with less weight for what is far off: the sheet between the faces
 _STIFF = np.diag([0.0, 1.0, 1.0, 10.0, 10.0, 30.0, 30.0])  # against waves of the sheet
@@ -24,6 +27,27 @@ def spacing_of(tree: cKDTree) -> float:
     some = min(_SOME, tree.n - 1)
     reach = tree.query(tree.data, k=[some + 1])[0]
     return float(np.sqrt(np.pi / some) * np.median(reach))
+
+
+def widths(
+    points: Float[np.ndarray, "n 3"], normals: Float[np.ndarray, "n 3"], which: Int[np.ndarray, " k"]
+) -> Float[np.ndarray, " k"]:
+    """Distance from some points straight inwards to the other side, voxels; infinite where there is none.
+
+    Arguments:
+        points: spread over the surface, voxels.
+        normals: unit normals, outwards.
+        which: indices of the points that are asked.
+    """
+    found = [np.zeros(0)]
+    for start in range(0, len(which), _ASKED):
+        some = which[start : start + _ASKED]
+        away = points[None] - points[some][:, None]
+        distance = np.linalg.norm(away, axis=-1)
+        inward = -np.einsum("ijk,ik->ij", away, normals[some])
+        opposite = (inward > _OPPOSITE * distance) & (normals[some] @ normals.T < -0.3) & (distance > 0)
+        found.append(np.where(opposite, distance, np.inf).min(1))
+    return np.concatenate(found)
 
 
 def faces_of(

@@ -16,7 +16,7 @@ _CONE = 0.95  # least cos between a normal and the way across
 _FACING = 0.25  # share of the points that must have the other region across
 _FARTHEST = 80.0  # voxels across
 _FAIR = 0.75  # share of each region's points that must lie on the common surface
-_ROUND = 0.85  # share that must be there of what would be seen of a tube whose top and bottom are guessed; tubes of `clear_public` and `cell_public` have 0.88 to 0.94, two sheets 0.80
+_ROUND = 0.85  # share that must be there of what would be seen of a tube whose top and bottom are guessed; chosen on `clear_public` and `cell_public`
 _GAIN = 0.5  # of what two regions hide apart, at most this may be hidden of the common surface
 
 

@@ -5,13 +5,13 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from jaxmem.grouping.faces import widths
 from jaxmem.points import evenly
 
 UNSEEN = 4.0
 """How many times less well it is known where a surface lies that no point tells of."""
 
 _UPRIGHT = 0.5  # |component along the beam| of a wall's normals
-_OPPOSITE = 0.95  # least cos between the way across and the normal
 _FEWEST = 20  # points that have others across
 _PLACES = 48  # along the tube
 _HIGH = 1.25  # of half the width, the half height up to which walls are a tube's; taller ones are those of something standing
@@ -57,11 +57,7 @@ def vaults(
         The points given, and those of the half circles after them.
     """
     upright = np.flatnonzero(np.abs(normals[:, 0]) < _UPRIGHT)
-    away = points[None] - points[upright][:, None]
-    distance = np.linalg.norm(away, axis=-1)
-    inward = -np.einsum("ijk,ik->ij", away, normals[upright])
-    opposite = (inward > _OPPOSITE * distance) & (normals[upright] @ normals.T < -0.3) & (distance > 0)
-    width = np.where(opposite, distance, np.inf).min(1)
+    width = widths(points, normals, upright)
     paired = np.isfinite(width) & (width < 4.0 * across)
     if paired.sum() < _FEWEST:
         return None

@@ -26,12 +26,7 @@ def load_config(path: str | Path | None, changes: Sequence[str] = ()) -> Config:
     """
     table: dict[str, Any] = {}
     if path is not None:
-        try:
-            table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise JaxmemError(f"{path}: cannot be read ({error.strerror}); check the name") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise JaxmemError(f"{path}: not valid TOML ({error})") from None
+        table = read_toml(path)
         try:
             _build(Config, table, "")
         except JaxmemError as error:
@@ -44,6 +39,23 @@ def load_config(path: str | Path | None, changes: Sequence[str] = ()) -> Config:
         except JaxmemError as error:
             raise JaxmemError(f"--set {change}: {error}") from None
     return _build(Config, table, "")
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """The tables of a TOML file.
+
+    Arguments:
+        path: the file.
+
+    Raises:
+        JaxmemError: if it is missing or not TOML.
+    """
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise JaxmemError(f"{path}: cannot be read ({error.strerror}); check the name") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise JaxmemError(f"{path}: not valid TOML ({error})") from None
 
 
 def _parsed(change: str) -> tuple[str, str, Any]:

@@ -32,7 +32,7 @@ _CENTRES = 128  # of what points share, at most: a larger membrane shares it ove
 _OPEN_FEW = 64  # where the points' errors are known
 _DEEP = 0.4  # of half the distance across, for the anchors of a closed membrane that is no ellipsoid
 _WIDE = 5.0  # R over the size of a closed membrane, where the membrane is a sphere
-_ROUND = 0.02  # of half the distance across, by which a tube's cross-section is no circle; by hand
+_GUESS = 0.02  # of half the distance across, the standard deviation of guessed half circles; chosen with `_FREE`
 _FREE = 1.5  # how much more a shape deviates from a blend than from an ellipsoid; chosen on tubes of `clear_public` and `cell_public`
 _RAYS = 8  # that get anchors where the points' errors are known: an anchor repeats its point's error, as if it were seen twice
 BETWEEN = 0.4  # anchors of an open membrane go at most this share of the way to the next membrane
@@ -86,8 +86,13 @@ def _anchors_open(points, normals, others: cKDTree | None, most: int, far: float
     return jax.tree.map(lambda a: np.asarray(a)[pairs], found)
 
 
-def _thinned(points: np.ndarray, normals: np.ndarray, config: FitConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Some of the points, about `config.spacing` apart, their normals, and a start of their noise, voxels."""
+def thinned(points: np.ndarray, normals: np.ndarray, config: FitConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Some of the points, about `config.spacing` apart, their normals, and a start of their noise, voxels.
+
+    Arguments:
+        points, normals: (n, d) voxels.
+        config: spacing, most points, least noise.
+    """
     # thinning to one point a cell would favour stray ones, which have their cells to themselves
     company = cKDTree(points).query_ball_point(points, _NEIGHBOURHOOD, return_length=True, workers=-1)
     settled = company >= _COMPANY * np.median(company)
@@ -138,7 +143,7 @@ def _blend(
     facing = unit_rows(np.asarray(normals, float))
     facing = np.where((slope * facing).sum(1, keepdims=True) < 0, -facing, facing)
     radius, size = float(earlier.radius), float(earlier.size)
-    more = vaults(points, facing, noise, size, _ROUND * size) if earlier.vaulted > 0 else None
+    more = vaults(points, facing, noise, size, _GUESS * size) if earlier.vaulted > 0 else None
     if more is not None:
         blend, places = blend_of(more.points, more.normals, radius, size, more.noise, vaulted=True), more.tops
     else:
@@ -170,7 +175,7 @@ def prepare(points, normals, errors, shape: Shape | gp.Blend, closed: bool, othe
         config: options.
     """
     d = points.shape[1]
-    data, normals, noise = _thinned(points, normals, config) if errors is None else (points, normals, errors.sigma)
+    data, normals, noise = thinned(points, normals, config) if errors is None else (points, normals, errors.sigma)
     blend = None
     if isinstance(shape, gp.Blend):
         spread = noise if errors is None else np.hypot(noise, errors.shared)

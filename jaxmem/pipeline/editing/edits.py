@@ -1,12 +1,12 @@
 """What a user wants changed, and the TOML file that says it."""
 
 import math
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from jaxmem.pipeline.config import read_toml
 from jaxmem.types import JaxmemError
 
 Place: TypeAlias = tuple[float, float, float]
@@ -103,12 +103,7 @@ def read_edits(path: str | Path) -> list[Edit]:
         split = 4
         at = [[812.0, 440.0, 600.0], [930.0, 455.0, 610.0]]
     """
-    try:
-        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise JaxmemError(f"{path}: cannot be read ({error.strerror}); check the name") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise JaxmemError(f"{path}: not valid TOML ({error})") from None
+    table = read_toml(path)
     entries = table.pop("edit", [])
     if table or not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise JaxmemError(f"{path}: expected [[edit]] tables and nothing else")

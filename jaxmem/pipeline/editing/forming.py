@@ -11,8 +11,8 @@ from jaxmem.grouping.hypotheses import closure_of
 from jaxmem.grouping.resolving import improves, thinner
 from jaxmem.grouping.select import regions_from_instances
 from jaxmem.pipeline.placing.refinement import Points
-from jaxmem.points import evenly, first_of_each, roughness
 from jaxmem.settings import Config
+from jaxmem.surface.preparing import thinned
 
 
 def formed(line: Midline, members: np.ndarray, closed: bool | None, shape: tuple[int, ...], config: Config) -> Region:
@@ -40,7 +40,12 @@ def formed(line: Midline, members: np.ndarray, closed: bool | None, shape: tuple
 
 
 def nearest_along(points: np.ndarray, seeds: np.ndarray) -> np.ndarray:
-    """(n,) the number of the seed from which the way along (n, d) points is shortest; where none leads, the nearest one."""
+    """(n,) the number of the seed from which the way along the points is shortest; where none leads, the nearest one.
+
+    Arguments:
+        points: (n, d) voxels.
+        seeds: (k, d) voxels.
+    """
     tree = cKDTree(points)
     distance, near = tree.query(points, k=min(9, len(points)))
     n = len(points)
@@ -53,14 +58,15 @@ def nearest_along(points: np.ndarray, seeds: np.ndarray) -> np.ndarray:
 
 
 def as_placed(line: Midline, members: np.ndarray, config: Config) -> Points:
-    """Midline points with the errors that a fit to them would take them to have."""
-    points = line.points[members]
-    cells = len(first_of_each(np.floor(points / config.fit.spacing).astype(int)))
-    chosen = evenly(points, int(np.clip(cells, 8, config.fit.most_points)))
-    least = known(config.fit.least_noise)
-    noise = max(roughness(points[chosen]), least) if len(chosen) > 12 else config.fit.noise
-    n = len(chosen)
-    sigma = np.full(n, known(config.fit.inflation) * noise)
-    return Points(
-        points[chosen].astype(float), line.normals[members[chosen]].astype(float), sigma, np.zeros(n), np.zeros(n)
+    """Midline points with the errors that a fit to them would take them to have.
+
+    Arguments:
+        line: the midline.
+        members: indices of the points.
+        config: settings of the fit.
+    """
+    points, normals, noise = thinned(
+        line.points[members].astype(float), line.normals[members].astype(float), config.fit
     )
+    nothing = np.zeros(len(points))
+    return Points(points, normals, known(config.fit.inflation) * noise, nothing, nothing)

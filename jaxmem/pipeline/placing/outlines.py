@@ -16,12 +16,12 @@ class Outlines:
     Arguments:
         run: keeps them.
         names: of their pieces.
-        held: those that are known, by name, where nothing is kept on disk.
+        held: those of the round before, by name, where nothing is kept on disk; what has none of the names is let go.
     """
 
     def __init__(self, run: Run, names: list[str], held: dict[str, Outline | None] | None = None):
         self._pieces, self.names = run.pieces, names
-        self.held: dict[str, Outline | None] = dict(held or {})
+        self.held: dict[str, Outline | None] = {n: o for n, o in (held or {}).items() if n in set(names)}
         self._box = np.full((len(names), 2, 3), np.nan)
         self._read = lru_cache(_KEPT)(self._take)
 
