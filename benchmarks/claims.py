@@ -211,7 +211,7 @@ CLAIMS = {
             Claim("`jaxmem segment` on simulated tomograms that set nothing", r"^\| simulated, seed",
                   note="96 x 192 x 192 voxels of 14 A, missing wedge beyond 60 degrees, no beads, proteins or film."),
             Claim("`jaxmem segment` on tomograms of another simulator", r"^\| other simulator",
-                  note="One thin sac is matched to a surface far from it, which is most of the mean distance."),
+                  note=""),
             Claim("What more looks at each slice gain", r"^\| symmetries \| tomogram",
                   note="Looks are averaged over turned and mirrored slices. `jaxmem segment` takes one."),
             Claim("`jaxmem fit` on real masks", r"^\| AP_autophagosome", note="The truth is the mask's own midline, which is rough over more than a voxel."),
