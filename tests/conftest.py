@@ -1,15 +1,14 @@
 """Shared fixtures: shapes are few and sessions long, because compilation is what costs time."""
 
 import ctypes
-import functools
 import gc
 import os
 import sys
 from pathlib import Path
 
-# jax 0.10: older emitters, fewer of LLVM's passes than users run, and one module a program take half the time to compile
+# jax 0.10: older emitters, none of LLVM's passes that users run, and one module a program take half the time to compile
 if os.environ.get("JAXMEM_TEST_USER_FLAGS") != "1":
-    FAST = "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=1 --xla_cpu_parallel_codegen_split_count=1"
+    FAST = "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST}".strip()
 
 # in the environment, so that processes that a test starts find there what others have compiled
@@ -29,13 +28,14 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
 
-import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 import jaxmem  # noqa: E402
 from jaxmem.io import read_mrc, write_mrc  # noqa: E402
 from jaxmem.types import Tomogram  # noqa: E402
+
+gc.set_threshold(100_000, 20, 100)  # tracing makes millions of small objects, few in cycles: a sixth of its time
 
 PACKAGE = Path(jaxmem.__file__).parent
 MOST_MEMORY = 1.75e9  # bytes of a process; programs that JAX keeps take megabytes each, those of the whole way 0.8 GB
@@ -63,22 +63,6 @@ def programs_are_dropped():
     if resident() > MOST_MEMORY:
         jax.clear_caches()
         give_back()
-
-
-@functools.cache
-def quick() -> dict:
-    """Options that halve what compilation takes, where this XLA knows them: hundreds of programs run once each."""
-    options = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-    try:
-        jax.jit(lambda x: x + 1, compiler_options=options).lower(jnp.zeros(())).compile()
-    except (jax.errors.JaxRuntimeError, ValueError):
-        return {}
-    return options
-
-
-def compiled(function):
-    """`jax.jit` for a test's own programs: compiled fast, run slowly."""
-    return jax.jit(function, compiler_options=quick())
 
 
 @pytest.fixture(scope="session")

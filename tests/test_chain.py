@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import compiled
 
 from jaxmem import ellipse as ell
 from jaxmem import levelset, unet
@@ -28,11 +27,11 @@ def ring(rng):
 def trained():
     """A small network that knows rings a little, in double precision, and a slice."""
     rng = np.random.default_rng(0)
-    images = np.stack([ring(rng) for _ in range(4)])
+    images = np.stack([ring(rng) for _ in range(2)])
     r = np.hypot(*(np.indices((SIDE, SIDE)) - CENTRE))
     labels = np.where(np.abs(r - RADIUS) < 2.0, 2, 0)
     with jax.enable_x64(True):
-        fit = compiled(lambda x, y: unet.fit(jax.random.key(0), x, y, config=unet.UNetConfig(depth=2, width=4), steps=150, learning_rate=1e-2))  # fmt: skip
+        fit = jax.jit(lambda x, y: unet.fit(jax.random.key(0), x, y, config=unet.UNetConfig(depth=2, width=4), steps=150, learning_rate=1e-2))  # fmt: skip
         found = fit(jnp.asarray(images), jnp.asarray(np.broadcast_to(labels, images.shape), jnp.int32))
         assert bool(found.success)
         return found.params, jnp.asarray(images[0])
@@ -58,12 +57,12 @@ def test_a_loss_on_the_surface_reaches_the_networks_weights(trained):
     network, image = trained
     rng = np.random.default_rng(3)
     with jax.enable_x64(True):
-        value, slope = compiled(jax.value_and_grad(loss))(network, image)
+        value, slope = jax.jit(jax.value_and_grad(loss))(network, image)
         assert jnp.isfinite(value)
         leaves, structure = jax.tree.flatten(network)
         assert sum(float(jnp.abs(leaf).sum()) for leaf in jax.tree.leaves(slope)) > 1e-3
 
-        @compiled
+        @jax.jit
         def along(way):
             def moved(h):
                 return loss(jax.tree.map(lambda a, b: a + h * b, network, way), image)

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import compiled
 
 from jaxmem import ellipse as ell
 from jaxmem import gp, membrane, unet
@@ -83,7 +82,7 @@ def double():
 @pytest.mark.parametrize("name", FITTERS)
 def test_a_fit_says_what_it_found_and_how_it_ended(name):
     fitter, data, x = everything(name)
-    found = compiled(fitter.fit)(data, None)
+    found = jax.jit(fitter.fit)(data, None)
     assert Outcome(int(found.outcome)) is Outcome.OK
     assert bool(found.success)
     assert jax.tree.leaves(found.info)
@@ -97,7 +96,7 @@ def test_a_fit_says_what_it_found_and_how_it_ended(name):
 @pytest.mark.parametrize("name", FITTERS)
 def test_nothing_left_by_the_mask_is_an_outcome(name):
     fitter, data, _ = everything(name)
-    found = compiled(fitter.fit)(data, mask_of(name, data, 0))
+    found = jax.jit(fitter.fit)(data, mask_of(name, data, 0))
     assert Outcome(int(found.outcome)) is Outcome.EMPTY
     assert not bool(found.success)
 
@@ -111,14 +110,14 @@ def test_masked_rows_may_hold_anything(name):
     def value(data, mask):
         return fitter.evaluate(fitter.fit(data, mask).params, x)
 
-    slope = compiled(jax.value_and_grad(value))
+    slope = jax.jit(jax.value_and_grad(value))
     with_nan = slope(data.at[kept:].set(jnp.nan), jnp.arange(N) < kept)
     with_junk = slope(data.at[kept:].set(77.0), jnp.arange(N) < kept)
     for got, other in zip(with_nan, with_junk):
         assert jnp.isfinite(got).all()
         assert np.allclose(got, other, rtol=1e-9, atol=1e-12)
     assert not with_nan[1][kept:].any()
-    alone = compiled(value)(data[:kept], None)
+    alone = jax.jit(value)(data[:kept], None)
     # a search that is padded takes other steps to the same place
     close = 2e-3 if name == "membrane" else 1e-6
     assert float(with_nan[0]) == pytest.approx(float(alone), rel=close, abs=close)
@@ -128,15 +127,15 @@ def test_masked_rows_may_hold_anything(name):
 def test_batched_equals_single(name):
     fitter, data, x = everything(name)
     pair, mask = jnp.stack([data, 1.02 * data]), jnp.ones((2, N), bool)
-    together = compiled(jax.vmap(lambda d, m: fitter.evaluate(fitter.fit(d, m).params, x)))(pair, mask)
-    alone = compiled(lambda d: fitter.evaluate(fitter.fit(d, mask[0]).params, x))
+    together = jax.jit(jax.vmap(lambda d, m: fitter.evaluate(fitter.fit(d, m).params, x)))(pair, mask)
+    alone = jax.jit(lambda d: fitter.evaluate(fitter.fit(d, mask[0]).params, x))
     assert np.allclose(together, [alone(d) for d in pair], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", FITTERS)
 def test_the_dtype_is_that_of_the_data(name):
     fitter, data, x = everything(name, jnp.float32)
-    found = compiled(fitter.fit)(data, None)
+    found = jax.jit(fitter.fit)(data, None)
     floats = [a.dtype for a in jax.tree.leaves(found.params) if jnp.issubdtype(a.dtype, jnp.floating)]
     assert set(floats) == {jnp.dtype("float32")}
     assert fitter.evaluate(found.params, x).dtype == jnp.float32
@@ -147,7 +146,7 @@ def test_a_second_fit_of_the_same_shape_is_not_traced_again(name):
     fitter, data, _ = everything(name)
     traces = []
 
-    @compiled
+    @jax.jit
     def fit(data):
         traces.append(1)
         return fitter.fit(data, None).outcome
@@ -168,7 +167,7 @@ def test_noise_is_of_each_row_or_of_all(name):
         "gp in 3D": lambda n: gp.fit(data, jnp.zeros(N), noise=n, prior=prior(data)),
         "membrane": lambda n: membrane.fit_membrane(data, noise=n, prior=ell.ball(jnp.zeros(2), 9.0)),
     }
-    one, other = (FITTERS[name].evaluate(compiled(fits[name])(n).params, x) for n in (0.4, each))
+    one, other = (FITTERS[name].evaluate(jax.jit(fits[name])(n).params, x) for n in (0.4, each))
     assert float(one) == pytest.approx(float(other), rel=1e-5, abs=1e-5)
 
 

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import compiled
 from scipy.spatial import cKDTree
 
 from jaxmem import fit_mask
@@ -113,7 +112,7 @@ def profiles() -> tuple[np.ndarray, np.ndarray, Placed]:
     data = amplitude[:, None] * clean + rng.multivariate_normal(np.zeros(25), covariance, 800)
     data += rng.normal(size=(800, 1)) + rng.normal(size=(800, 1)) * offsets[None]
     template = jnp.broadcast_to(bilayer(jnp.asarray(margin, jnp.float32)), (800, len(margin)))
-    many = compiled(jax.vmap(place, (0, 0, None, None, None)))
+    many = jax.jit(jax.vmap(place, (0, 0, None, None, None)))
     white = whitening(jnp.asarray(covariance, jnp.float32))
     found = many(jnp.asarray(data, jnp.float32), template, white, 1.0, 0.3)
     return shifts, there, jax.tree.map(np.asarray, found)
@@ -150,9 +149,9 @@ def test_a_gradient_goes_from_a_voxel_to_where_a_point_is_placed():
             profile = profile_along(volume, jnp.array([12.0, 12.0, 12.0]), jnp.array([0.0, 0.6, 0.8]), along)
             return place(profile, template, white, 1.0, 0.3).shift
 
-        slope = compiled(jax.grad(where))(volume)
+        slope = jax.jit(jax.grad(where))(volume)
         way = jnp.asarray(rng.normal(size=volume.shape))
-        step = compiled(lambda h: where(volume + h * way))
+        step = jax.jit(lambda h: where(volume + h * way))
         assert float(jnp.vdot(slope, way)) == pytest.approx(float(step(1e-4) - step(-1e-4)) / 2e-4, rel=1e-5)
 
 
@@ -352,8 +351,8 @@ def test_a_gradient_goes_from_a_voxel_to_the_shape(boxed):
 
         start = volume.astype(float)
         way = jnp.asarray(np.random.default_rng(0).normal(size=volume.shape))
-        slope = compiled(jax.grad(growth))(start)
-        step = compiled(lambda h: growth(start + h * way))
+        slope = jax.jit(jax.grad(growth))(start)
+        step = jax.jit(lambda h: growth(start + h * way))
         assert float(jnp.vdot(slope, way)) == pytest.approx(float(step(1e-3) - step(-1e-3)) / 2e-3, rel=1e-3)
 
 

@@ -2,7 +2,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import compiled
 from jaxtyping import TypeCheckError
 
 from jaxmem import gp
@@ -124,7 +123,7 @@ def test_derivatives_equal_automatic_ones_and_differences(kernel, d):
     q = jnp.full(d, 3.3)
     value, slope, bend = gp.derivatives(posterior, q)
 
-    @compiled
+    @jax.jit
     def automatic(q):
         steps = 1e-5 * jnp.concatenate([jnp.eye(d), -jnp.eye(d)])
         near = jax.vmap(lambda e: gp.mean(posterior, q + e))(steps)
@@ -147,7 +146,7 @@ def test_gradient_through_the_fit():
     def value(noise):
         return gp.mean(gp.fit(x, y, noise=jnp.full(len(y), noise), prior=k), jnp.ones(3))
 
-    @compiled
+    @jax.jit
     def both(noise):
         return jax.grad(value)(noise), jax.lax.map(value, noise + jnp.array([-1e-5, 1e-5]))
 
@@ -328,7 +327,7 @@ def test_a_trend_is_a_prior_mean_with_uncertain_parameters():
     posterior = gp.fit(x, y, noise=noise, prior=gp.Prior(k, trend))
     q = x[:7] * 1.1 + 0.2
 
-    @compiled
+    @jax.jit
     def textbook(x, y, q):
         fx, fq = jax.vmap(trend.features)(x), jax.vmap(trend.features)(q)
         covariance = gp.gram(k, x, x) + fx @ fx.T + 0.25 * jnp.eye(len(y))
@@ -341,7 +340,7 @@ def test_a_trend_is_a_prior_mean_with_uncertain_parameters():
     assert np.allclose(gp.map_points(gp.mean, posterior, q), mean, atol=1e-6)
     assert np.allclose(gp.map_points(gp.variance, posterior, q), variance, rtol=1e-4, atol=1e-6)
     derivatives = gp.map_points(gp.derivatives, posterior, q)
-    slope, bend = compiled(lambda p: (jax.grad(gp.mean, 1)(posterior, p), jax.hessian(gp.mean, 1)(posterior, p)))(q[0])
+    slope, bend = jax.jit(lambda p: (jax.grad(gp.mean, 1)(posterior, p), jax.hessian(gp.mean, 1)(posterior, p)))(q[0])
     assert np.allclose(derivatives.gradient[0], slope, atol=1e-7)
     assert np.allclose(derivatives.hessian[0], bend, atol=1e-7)
     assert np.abs(gp.slopes(posterior, q)[1] - derivatives.gradient).max() < 1e-3
@@ -451,8 +450,8 @@ def test_shared_errors_are_those_of_the_textbook():
     with jax.enable_x64(True):
         x, y, noise, alike = (jnp.asarray(a) for a in shared_case(np.random.default_rng(5)))
         prior = gp.ThinPlate(jnp.asarray(9.0), jnp.asarray(80.0))
-        exact = compiled(lambda s: gp.fit(x, y, noise=noise, prior=prior, shared=s))(alike)
-        sparse = compiled(lambda s: gp.fit_sparse(x, y, x, noise=noise, prior=prior, shared=s))(alike)
+        exact = jax.jit(lambda s: gp.fit(x, y, noise=noise, prior=prior, shared=s))(alike)
+        sparse = jax.jit(lambda s: gp.fit_sparse(x, y, x, noise=noise, prior=prior, shared=s))(alike)
         q = jnp.array([[1.0, 2.0], [-7.0, 12.0]])
         covariance = np.asarray(gp.gram(prior, x, x)) + np.diag(np.asarray(noise) ** 2) + np.asarray(alike @ alike.T)
         cross = np.asarray(gp.gram(prior, q, x))

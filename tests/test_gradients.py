@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import compiled
 
 from jaxmem import anchors, density, gp, levelset, measure, membrane, numerics, preprocess, ridges
 from jaxmem import ellipse as ell
@@ -328,7 +327,7 @@ def test_reverse_and_forward_equal_differences(name):
     case, rng = CASES[name], np.random.default_rng(1)
     function, step = total(case.function), 1e-3 if case.loose else 1e-5
 
-    @compiled
+    @jax.jit
     def both(at, ways):
         # reverse is what forward does, transposed: so the function itself is compiled once for both
         value, along = jax.linearize(function, *at)
@@ -354,7 +353,7 @@ def test_reverse_and_forward_equal_differences(name):
 @pytest.mark.parametrize("name", [n for n, c in CASES.items() if c.singular])
 def test_gradients_are_finite_at_singular_points(name):
     case = CASES[name]
-    slope = compiled(jax.grad(lambda at: total(case.function)(*at)))
+    slope = jax.jit(jax.grad(lambda at: total(case.function)(*at)))
     for dtype in (jnp.float32, jnp.float64):
         with jax.enable_x64(dtype == jnp.float64):
             for at in case.singular:
@@ -372,8 +371,8 @@ def test_batched_gradients_equal_single_ones(name):
         at = tuple(jnp.asarray(a, float) for a in case.at)
         slope = jax.grad(total(case.function), len(at) - 1)
         pair = tuple(jnp.stack([a, 1.01 * a]) for a in at)
-        together = compiled(jax.vmap(slope))(*pair)
-        alone = compiled(lambda *a: jax.lax.map(lambda one: slope(*one), a))(*pair)
+        together = jax.jit(jax.vmap(slope))(*pair)
+        alone = jax.jit(lambda *a: jax.lax.map(lambda one: slope(*one), a))(*pair)
         assert np.allclose(together, alone, rtol=1e-6, atol=1e-9)
 
 
@@ -385,7 +384,7 @@ def test_second_derivatives_of_what_locate_finds():
         def reach(angle):
             return jnp.linalg.norm(levelset.locate(function, 0.9 * start, jnp.stack([jnp.sin(angle), jnp.cos(angle)])))
 
-        @compiled
+        @jax.jit
         def both(angle):
             slopes = jax.lax.map(jax.grad(reach), angle + jnp.array([-1e-4, 1e-4]))
             return jax.grad(jax.grad(reach))(angle), slopes

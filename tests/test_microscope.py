@@ -2,7 +2,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import compiled
 
 from jaxmem.simulate import Microscope, back_project, contrast_transfer, project, record, take_tomogram
 
@@ -76,7 +75,7 @@ def test_gradients_equal_finite_differences():
             (lambda d: contrast_transfer((5, 8), 10.0, d), jnp.asarray(30000.0), 1e-1),
         ):
 
-            @compiled
+            @jax.jit
             def along(x, function=function, step=step):
                 def value(x):
                     out = function(x).ravel()

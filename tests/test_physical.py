@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import compiled
 from scipy import ndimage
 from skimage.transform import radon
 
@@ -216,7 +215,7 @@ def test_hidden_membranes_do_not_count(tmp_path):
     assert (one.labels == IGNORED).any()
     config = DepthTraining(network=UNetConfig(slices=3), side=48, plain_share=0.0)
     batch = draw_batch(np.random.default_rng(0), config, [one], None)
-    x, y = compiled(jax.vmap(lambda k, *b: shown(k, FlavourModel(), *b)))(
+    x, y = jax.jit(jax.vmap(lambda k, *b: shown(k, FlavourModel(), *b)))(
         jax.random.split(jax.random.key(0), config.batch), *batch
     )
     assert x.shape == (4, 48, 48, 3)
