@@ -26,8 +26,8 @@ SMALL = (80, 160, 160)  # of the tiles whose number is varied
 SEEDS = range(401, 409)  # no setting was chosen on these
 CODE = "import sys; from jaxmem.cli import main; sys.exit(main())"
 HEAD = (
-    "| tomogram | voxels (z, y, x) | membranes | closed | s | GB | network s | midlines s | grouping s | ellipses s | surfaces s | the rest s |\n"
-    "|---|---|---|---|---|---|---|---|---|---|---|---|"
+    "| tomogram | voxels (z, y, x) | membranes | closed | s | GB | network s | midlines s | grouping s | ellipses s | refinement s | surfaces s | the rest s |\n"
+    "|---|---|---|---|---|---|---|---|---|---|---|---|---|"
 )
 
 
@@ -86,7 +86,7 @@ def measured(
     took = manifest["seconds"]
     parts = [
         took["network"], took["midlines"], took["merging"] + took["selection"] + took.get("sharpening", 0.0),
-        took.get("ellipses", 0.0), took["surfaces"],
+        took.get("ellipses", 0.0), took.get("refinement", 0.0), took["surfaces"],
     ]  # fmt: skip
     closed = sum(line.split(",")[1] == "1" for line in (run / "membranes.csv").read_text().splitlines()[1:])
     cells = [f"{p:.0f}" for p in [*parts, seconds - sum(parts)]]

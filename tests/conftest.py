@@ -6,9 +6,9 @@ import os
 import sys
 from pathlib import Path
 
-# jax 0.10: older emitters, none of LLVM's passes that users run, and one module a program take half the time to compile
+# jax 0.10: older emitters, fewer of LLVM's passes than users run, and one module a program take half the time to compile
 if os.environ.get("JAXMEM_TEST_USER_FLAGS") != "1":
-    FAST = "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
+    FAST = "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=1 --xla_cpu_parallel_codegen_split_count=1"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST}".strip()
 
 # in the environment, so that processes that a test starts find there what others have compiled
@@ -52,6 +52,19 @@ def give_back() -> None:
     gc.collect()
     if sys.platform == "linux":
         getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)(0)
+
+
+RUN_LONG = {"cli", "density", "match", "notebooks", "odd", "pipeline", "resume", "viewer"}
+"""Files of tests whose programs take longer to run than to compile."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def programs_are_compiled_fast(request):
+    """Without XLA's optimisation, where programs run once; with what little the flags above leave elsewhere."""
+    plain = os.environ.get("JAXMEM_TEST_USER_FLAGS") == "1" or request.path.stem.removeprefix("test_") in RUN_LONG
+    jax.config.update("jax_disable_most_optimizations", not plain)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(autouse=True)
