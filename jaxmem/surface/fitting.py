@@ -92,17 +92,20 @@ def fit_each(
     config: FitConfig | None = None,
     wanted: Iterable[int] | None = None,
     errors: list[Errors] | None = None,
+    *,
+    rows: int = LEARN_ROWS,
 ) -> Iterator[tuple[int, Membrane | None]]:
     """Fit membranes, few at a time; those few whose padded sizes agree are one batched program.
 
-    Amplitude, noise and the anchors' reliability are learnt from at most 512 rows of each; the fit then uses all. It runs in
-    double precision: with few anchors and little noise its condition exceeds what single precision holds, and the mean is a
-    difference of large terms.
+    Amplitude, noise and the anchors' reliability are learnt from a few rows of each; the fit then uses all. It runs in double
+    precision: with few anchors and little noise its condition exceeds what single precision holds, and the mean is a difference
+    of large terms.
 
     Arguments:
         points, normals, shapes, closed, config: see `fit_membranes`.
         wanted: which to fit; all when None. The others only tell how far away they are.
         errors: per membrane, of its points, if they are known: all points then count.
+        rows: points and anchors that amplitudes and noise are learnt from, at most; the time grows with their cube.
 
     Yields:
         Its place and the membrane, as from `fit_membranes`. Nothing of one is kept when the next few are fitted.
@@ -128,7 +131,9 @@ def fit_each(
                 )
                 for i in usable
             }
-            for i, posterior, noise in _fitted({i: p.problem for i, p in prepared.items()}, config, errors is not None):
+            for i, posterior, noise in _fitted(
+                {i: p.problem for i, p in prepared.items()}, config, errors is not None, rows
+            ):
                 p = prepared[i]
                 surface = Surface(posterior, jnp.asarray(p.centre))
                 apart = (
@@ -158,10 +163,12 @@ class _Others:
         return cKDTree(self.all[found]) if len(found) else None
 
 
-def _fitted(problems: dict[int, Problem], config: FitConfig, known_errors: bool) -> Iterator[tuple[int, Any, float]]:
+def _fitted(
+    problems: dict[int, Problem], config: FitConfig, known_errors: bool, rows: int
+) -> Iterator[tuple[int, Any, float]]:
     """Posterior and noise (voxels) of each problem whose factorisation succeeds; errors that are known are not learnt to be less."""
     learnt: dict[int, Any] = {}
-    for members, problem in _batches({i: _few(p) for i, p in problems.items()}):
+    for members, problem in _batches({i: _few(p, rows) for i, p in problems.items()}):
         counts = (problem.data & problem.mask).astype(float)
         usual = jax.vmap(root_mean_square)(problem.sigma, counts)
         least = usual if known_errors else jnp.full(len(usual), known(config.least_noise))
@@ -176,16 +183,16 @@ def _fitted(problems: dict[int, Problem], config: FitConfig, known_errors: bool)
                 yield i, posterior, float(learnt[i].noise * np.median(p.sigma[p.data]))
 
 
-def _few(problem: Problem) -> Problem:
+def _few(problem: Problem, rows: int) -> Problem:
     """A problem's points thinned to what hyperparameters are learnt from."""
     data = np.asarray(problem.data)
     real, anchors = np.flatnonzero(data), np.flatnonzero(~data)
-    room = LEARN_ROWS - min(len(anchors), LEARN_ROWS * 3 // 8)
+    room = rows - min(len(anchors), rows * 3 // 8)
     x = np.asarray(problem.points)
     real = real[evenly(x[real], room)]
-    anchors = anchors[evenly(x[anchors], LEARN_ROWS - room)]
-    rows = np.concatenate([real, anchors])
-    return problem._replace(**{k: getattr(problem, k)[rows] for k in _ROWWISE})
+    anchors = anchors[evenly(x[anchors], rows - room)]
+    few = np.concatenate([real, anchors])
+    return problem._replace(**{k: getattr(problem, k)[few] for k in _ROWWISE})
 
 
 def _padded(problem: Problem, size: int) -> Problem:

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from jaxmem.grouping import Midline, Region
+from jaxmem.membrane import LEARN_ROWS
 from jaxmem.pipeline.keeping.pieces import Piece
 from jaxmem.pipeline.keeping.record import Run
 from jaxmem.pipeline.placing.appearance import (
@@ -27,6 +28,7 @@ from jaxmem.surface.tiles import Outline
 from jaxmem.types import Tomogram
 
 _MOST = 2.0  # voxels; points that are known less well are left out
+_ROWS = 256  # that a surface's amplitude is learnt from while it only says where to look; see `benchmarks/large.py`
 _MORE = 2  # rounds for tubes whose top and bottom were guessed
 
 
@@ -166,7 +168,7 @@ def _outlined(
     config: Config,
 ) -> Iterator[tuple[int, Outline | None]]:
     """The surfaces that are not there yet, one after another."""
-    for k, membrane in fits_of(line, regions, placed, config.fit, outlines.missing()):
+    for k, membrane in fits_of(line, regions, placed, config.fit, outlines.missing(), rows=_ROWS):
         yield k, None if membrane is None else outline(membrane, tomogram.data.shape, config.fit)
 
 
@@ -183,6 +185,8 @@ def fits_of(
     placed: Sequence[Points | None],
     config: FitConfig,
     wanted: Sequence[int],
+    *,
+    rows: int = LEARN_ROWS,
 ) -> Iterator[tuple[int, Membrane | None]]:
     """Membranes fitted to their points, those that were not placed by the density first; see `fit_each`."""
     shapes, closed = [r.form for r in regions], [r.closed for r in regions]
@@ -196,7 +200,7 @@ def fits_of(
         (settings, errors, [k for k in wanted if placed[k] is not None]),
     ):
         if which:
-            yield from fit_each(points, normals, shapes, closed, fit, which, given)
+            yield from fit_each(points, normals, shapes, closed, fit, which, given, rows=rows)
 
 
 def _kept(run: Run, name: str, compute) -> Piece:
