@@ -123,6 +123,8 @@ def parser() -> argparse.ArgumentParser:
     )
     verb.add_argument("--json", type=Path, metavar="FILE", help="where to write the scores (default: RUN/scores.json)")
     verb = verbs.add_parser("config", help="print all settings with their meaning and their defaults, as a TOML file")
+    verb = verbs.add_parser("completion", help="print a script by which a shell completes verbs, options and files")
+    verb.add_argument("shell", choices=("bash", "zsh", "tcsh"))
     verb = verbs.add_parser("export", help="write the surfaces of a run in formats of other programs")
     verb.add_argument("run", type=Path, metavar="RUN")
     verb.add_argument(
@@ -182,3 +184,22 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--voxel-size", type=float, metavar="A", help="of that tomogram; replaces the header's")
     add_verbs(verbs)
     return parser
+
+
+def completion(shell: str) -> str:
+    """A script by which a shell completes the command line.
+
+    Arguments:
+        shell: bash, zsh or tcsh.
+    """
+    import shtab
+
+    whole = parser()
+    waiting = [whole]
+    while waiting:
+        for action in waiting.pop()._actions:
+            if isinstance(action.choices, dict):
+                waiting += action.choices.values()
+            elif action.type is Path:
+                action.complete = shtab.FILE  # type: ignore[attr-defined]
+    return shtab.complete(whole, shell=shell)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from jaxmem._arguments import parser
+from jaxmem._arguments import completion, parser
 from jaxmem.console import failed, prepare
 from jaxmem.types import JaxmemError
 
@@ -85,6 +85,11 @@ def _config(args: argparse.Namespace) -> int:
     from jaxmem.pipeline.config import describe_settings
 
     print(describe_settings())
+    return 0
+
+
+def _completion(args: argparse.Namespace) -> int:
+    print(completion(args.shell))
     return 0
 
 
@@ -203,8 +208,8 @@ def _train_grouping(args: argparse.Namespace) -> int:
 
 
 _VERBS = {
-    "config": _config, "demo": _demo, "evaluate": _evaluate, "export": _export, "fit": _fit, "info": _info, "measure": _measure,
-    "segment": _segment, "train": _train,
+    "completion": _completion, "config": _config, "demo": _demo, "evaluate": _evaluate, "export": _export, "fit": _fit, "info": _info,
+    "measure": _measure, "segment": _segment, "train": _train,
 }  # fmt: skip
 
 

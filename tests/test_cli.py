@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+import subprocess
 import sys
 
 import numpy as np
@@ -205,3 +207,26 @@ def test_without_a_terminal_progress_is_plain_lines(capsys, monkeypatch):
     assert lines[0].startswith("network: ")
     assert lines[3].startswith("network: 100 of 100")
     assert lines[4] == "midlines: 1 of 1, 0 s"
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+def test_bash_completes_verbs_options_and_files(tmp_path, capsys):
+    assert main(["completion", "bash"]) == 0
+    (tmp_path / "script").write_text(
+        capsys.readouterr().out
+        + """
+        complete_line() {
+            COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=()
+            _shtab_jaxmem jaxmem "${COMP_WORDS[$COMP_CWORD]}" "${COMP_WORDS[$((COMP_CWORD - 1))]}"
+            echo "${COMPREPLY[*]}"
+        }
+        complete_line jaxmem se
+        complete_line jaxmem segment --grouping ""
+        complete_line jaxmem segment cell
+        complete_line jaxmem segment cell.mrc --output r
+        """
+    )
+    (tmp_path / "cell.mrc").touch()
+    (tmp_path / "run").mkdir()
+    said = subprocess.run(["bash", "script"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert said.stdout.splitlines() == ["segment", "auto merge rl", "cell.mrc", "run"]
