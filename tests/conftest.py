@@ -41,6 +41,15 @@ PACKAGE = Path(jaxmem.__file__).parent
 MOST_MEMORY = 1.75e9  # bytes of a process; programs that JAX keeps take megabytes each, those of the whole way 0.8 GB
 
 
+LONGEST = ("pipeline", "resume", "notebooks", "gradients", "cli", "density", "loops", "ellipse", "unet", "surface")
+"""Files of tests that take longest: they begin, so that no process waits for the other at the end."""
+
+
+def pytest_collection_modifyitems(items):
+    order = {f"test_{name}": k for k, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
+
 def resident() -> int:
     """Bytes that this process holds; 0 where the system does not say."""
     pages = Path("/proc/self/statm")
