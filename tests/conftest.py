@@ -35,7 +35,7 @@ import jaxmem  # noqa: E402
 from jaxmem.io import read_mrc, write_mrc  # noqa: E402
 from jaxmem.types import Tomogram  # noqa: E402
 
-gc.set_threshold(100_000, 20, 100)  # tracing makes millions of small objects, few in cycles: a sixth of its time
+gc.set_threshold(100_000, 20, 100)  # tracing makes millions of small objects, few of them in cycles
 
 PACKAGE = Path(jaxmem.__file__).parent
 MOST_MEMORY = 1.75e9  # bytes of a process; programs that JAX keeps take megabytes each, those of the whole way 0.8 GB

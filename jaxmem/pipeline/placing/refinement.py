@@ -28,7 +28,7 @@ from jaxmem.surface.tiles import Outline
 from jaxmem.types import Tomogram
 
 _MOST = 2.0  # voxels; points that are known less well are left out
-_ROWS = 256  # that a surface's amplitude is learnt from while it only says where to look; see `benchmarks/large.py`
+_ROWS = 256  # that a surface's amplitude is learnt from while it only says where to look; see docs/decisions.md
 _MORE = 2  # rounds for tubes whose top and bottom were guessed
 
 
