@@ -165,7 +165,10 @@ def parser() -> argparse.ArgumentParser:
         "--tomograms",
         type=_count,
         metavar="N",
-        help="train a network that sees neighbouring slices, on N tomograms simulated by physics; --steps, --start, --batch, --seed",
+        help="train on N tomograms simulated by physics instead; --slices, --steps, --start, --batch, --seed",
+    )
+    verb.add_argument(
+        "--slices", type=_count, default=5, help="neighbouring slices that the network then sees; 1 or odd"
     )
     verb.add_argument("--steps", type=_count, default=6000, help="of that training")
     verb.add_argument(

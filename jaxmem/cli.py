@@ -177,12 +177,18 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _train_on_tomograms(args: argparse.Namespace) -> int:
+    from jaxmem.unet import UNetConfig
     from jaxmem.unet.depth import DepthTraining, train_on_tomograms
 
     if args.like is not None:
         raise JaxmemError("--tomograms are simulated; leave --like and --membranes out")
+    if args.slices % 2 == 0:
+        raise JaxmemError(
+            f"--slices {args.slices}: expected an odd number, as many slices above the middle one as below"
+        )
+    network = UNetConfig(depth=args.depth, width=args.width, slices=args.slices)
     config = DepthTraining(
-        tomograms=args.tomograms, steps=args.steps, batch=args.batch, seed=args.seed, start=args.start
+        network, tomograms=args.tomograms, steps=args.steps, batch=args.batch, seed=args.seed, start=args.start
     )
     train_on_tomograms(config, args.output, _say)
     print(

@@ -41,12 +41,15 @@ PACKAGE = Path(jaxmem.__file__).parent
 MOST_MEMORY = 1.75e9  # bytes of a process; programs that JAX keeps take megabytes each, those of the whole way 0.8 GB
 
 
-LONGEST = ("pipeline", "resume", "notebooks", "gradients", "cli", "density", "loops", "ellipse", "unet", "surface")
-"""Files of tests that take longest: they begin, so that no process waits for the other at the end."""
+FIRST = (
+    "pipeline", "gradients", "notebooks", "loops", "resume", "ellipse", "cli", "contract", "density", "surface", "gp", "closing", "unet",
+)  # fmt: skip
+"""Files of tests that take longest begin, so that no process waits for the other at the end; neighbours share few programs, so that what one
+has compiled the other finds."""
 
 
 def pytest_collection_modifyitems(items):
-    order = {f"test_{name}": k for k, name in enumerate(LONGEST)}
+    order = {f"test_{name}": k for k, name in enumerate(FIRST)}
     items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 
 

@@ -45,19 +45,21 @@ def _fit(points, mask):
     return jax.tree.map(lambda a: a[jnp.argmin(results.cost)], results)
 
 
+_SIZES = 1024, 4  # smallest number of points of a program, and growth: distances cost less than compiling for each size
+
 _distances = jax.jit(jax.vmap(ell.distance, (None, 0)))
 _slopes = jax.jit(jax.vmap(jax.grad(ell.distance, 1), (None, 0)))
 
 
 def distances(ellipse: ell.Quadric, points: np.ndarray) -> np.ndarray:
     """Signed distances of many points to an ellipse, voxels."""
-    padded, mask = pad_to(np.asarray(points, np.float32), bucket_size(len(points)))
+    padded, mask = pad_to(np.asarray(points, np.float32), bucket_size(len(points), *_SIZES))
     return np.asarray(_distances(ellipse, padded))[mask]
 
 
 def directions(ellipse: ell.Quadric, points: np.ndarray) -> np.ndarray:
     """Unit normals of the ellipse's level sets at many points."""
-    padded, mask = pad_to(np.asarray(points, np.float32), bucket_size(len(points)))
+    padded, mask = pad_to(np.asarray(points, np.float32), bucket_size(len(points), *_SIZES))
     slope = np.asarray(_slopes(ellipse, padded))[mask]
     return slope / np.maximum(np.linalg.norm(slope, axis=1, keepdims=True), 1e-9)
 

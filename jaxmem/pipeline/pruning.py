@@ -57,7 +57,7 @@ def slice_ellipses(line: Midline, regions: list[Region], config: Config, run: Ru
         return None
     planes = line.voxels[:, 0]
     first = {k: int(planes[regions[k].members].min()) for k in closed}
-    rows = {k: bucket_size(int(planes[regions[k].members].max()) + 1 - first[k], 32) for k in closed}
+    rows = {k: bucket_size(int(planes[regions[k].members].max()) + 1 - first[k], 64) for k in closed}
     found: dict[int, Ellipses] = {}
     with run.stage("ellipses", len(closed)) as step:
         for size in sorted(set(rows.values())):

@@ -17,7 +17,7 @@ from jaxmem.simulate import FlavourModel, PhysicalModel, SliceModel, flavoured, 
 from jaxmem.types import MEMBRANE
 from jaxmem.unet.functional import Network, adamw, init, network_of
 from jaxmem.unet.model import UNetConfig, dice_per_class, segmentation_loss
-from jaxmem.unet.stacks import interpolation, offsets
+from jaxmem.unet.stacks import offsets, resampling
 from jaxmem.unet.train import STEPS, SYMMETRIES, Info, TrainState, append_row, simulate_set
 from jaxmem.unet.weights import load_weights, save_weights
 
@@ -26,6 +26,7 @@ IGNORED = 3
 
 _STEPS = 16.0  # of a stored voxel in one standard deviation: beyond 8 of them a byte is full
 _SPACING = (0.6, 1.5)  # between slices over the pixel size, where they are not alike: 8 to 21 A of 14
+_COARSE = (1.3, 3.2)  # voxels of coarse tomograms over the pixel size: 18 to 45 A of 14
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class DepthTraining:
         tomograms, held_out: how many to learn from, and to measure the loss on.
         plain: drawn slices in the set, and `plain_share` of each batch is of them.
         alone: share of the simulated slices that are shown without their neighbours, as a file of one slice is.
+        coarse: share of the simulated slices from tomograms of larger voxels, 18 to 45 A where pixels have 14.
         start: weights to begin with, of a network that sees fewer slices as well; the package's own when empty, "none" for new ones.
         side: of the pieces that are shown, pixels.
         steps, batch, learning_rate, weight_decay, seed: of the optimiser.
@@ -54,6 +56,7 @@ class DepthTraining:
     plain: int = 1200
     plain_share: float = 0.2
     alone: float = 0.15
+    coarse: float = 0.15
     start: str = ""
     side: int = 192
     steps: int = 6000
@@ -139,15 +142,20 @@ def draw_batch(
         one = volumes[rng.integers(len(volumes))]
         depth, height, width = one.signal.shape
         z, y, x = rng.integers(depth), rng.integers(height - side + 1), rng.integers(width - side + 1)
-        spacing = 1.0 if rng.random() < 0.5 else rng.uniform(*_SPACING)
-        # the tomogram's slices from those that were simulated, and the stack from them
-        reach = np.arange(-(many // spacing + 2), many // spacing + 3)
-        number, coarse = interpolation(z + spacing * reach, depth)
-        at, fine = interpolation(offsets(many) / spacing - reach[0], 10**6)
-        weights = fine @ coarse[at]
-        piece = (number, slice(y, y + side), slice(x, x + side))
-        for out, volume, scale in ((signal, one.signal, 1.0), (noise, one.noise, one.strength)):
-            out[row] = np.tensordot(volume[piece].astype(np.float32), weights.T * (scale / _STEPS), (0, 0))
+        coarse = rng.random() < config.coarse
+        spacing = float(np.exp(rng.uniform(*np.log(_COARSE)))) if coarse else 1.0
+        spacing_z = spacing if coarse or rng.random() < 0.5 else rng.uniform(*_SPACING)
+        # voxels average less noise the smaller they are: so that coarse tomograms are not all clear
+        louder = spacing ** rng.uniform(0.0, 1.5)
+        along = resampling(z + offsets(many), depth, spacing_z, float(z), averaged=coarse)
+        used = np.flatnonzero(along.any(0))
+        piece = (used, slice(y, y + side), slice(x, x + side))
+        for out, volume, scale in ((signal, one.signal, 1.0), (noise, one.noise, one.strength * louder)):
+            out[row] = np.tensordot(volume[piece].astype(np.float32), along.T[used] * (scale / _STEPS), (0, 0))
+        if coarse:
+            across = resampling(np.arange(side, dtype=float), side, spacing, rng.uniform(0.0, spacing), averaged=True)
+            for out in (signal, noise):
+                out[row] = np.einsum("ij,jkl,mk->iml", across, out[row], across, optimize=True)
         labels[row] = one.labels[z, y : y + side, x : x + side]
         if rng.random() < 0.5:
             signal[row], noise[row] = signal[row][..., ::-1], noise[row][..., ::-1]
@@ -252,7 +260,8 @@ def train_on_tomograms(config: DepthTraining, folder: Path, report: Callable[[st
     plain = simulate_set(plain_key, replace(config.slices, size=config.side), config.plain, report)
     params = init(init_key, config.network)
     if config.start != "none":
-        params = widened(network_of(load_weights(config.start or None)[0]), config.network)
+        own = load_weights(config.start or None, flat=config.network.slices == 1)[0]
+        params = widened(network_of(own), config.network)
     warm = max(1, config.steps // 33)
     schedule = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, warm, config.steps, 0.0)
     optimiser = adamw(schedule, config.weight_decay)

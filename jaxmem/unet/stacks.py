@@ -37,3 +37,36 @@ def interpolation(
 def offsets(slices: int) -> Float[np.ndarray, " slices"]:
     """Places of a stack's slices about the middle one, in pixels."""
     return np.arange(slices) - slices // 2.0
+
+
+def resampling(
+    places: Float[np.ndarray, " m"], depth: int, spacing: float, phase: float = 0.0, averaged: bool = False
+) -> Float[np.ndarray, "m depth"]:
+    """What a sequence becomes at some places if it is first sampled farther apart, and then interpolated.
+
+    Arguments:
+        places: in samples of the sequence.
+        depth: length of the sequence, which is mirrored at its ends.
+        spacing: between the samples that are taken.
+        phase: one of them lies here.
+        averaged: over a spacing, as larger voxels are; otherwise they are read off between their neighbours.
+
+    Returns:
+        A matrix; each row adds up to one.
+
+    Example:
+        >>> resampling(np.array([0.0, 1.0, 2.0]), 4, 2.0).tolist()
+        [[1.0, 0.0, 0.0, 0.0], [0.5, 0.0, 0.5, 0.0], [0.0, 0.0, 1.0, 0.0]]
+    """
+    along = (places - phase) / spacing
+    first = int(np.floor(along.min()))
+    taken = np.arange(first, int(np.ceil(along.max())) + 1)
+    at, between = interpolation(along - first, len(taken) + 1)
+    many = max(2, round(4 * spacing)) if averaged else 1
+    within = ((np.arange(many) + 0.5) / many - 0.5) * spacing
+    number, weights = interpolation(((phase + spacing * taken)[:, None] + within[None]).ravel(), depth)
+    weights = weights.reshape(len(taken), many, -1).mean(1)
+    matrix = np.zeros((len(places), depth))
+    for k, column in zip(number, (between @ weights[at]).T):
+        matrix[:, k] += column
+    return matrix
