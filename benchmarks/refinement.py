@@ -194,6 +194,7 @@ def main() -> None:
         "--lattice", action="store_true", help="a real tomogram instead, of the folder with the given data"
     )
     parser.add_argument("--synthesis", action="store_true", help="compare with analysis by synthesis instead")
+    parser.add_argument("--brief", action="store_true", help="surfaces of the density's points alone")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="settings of [refine]")
     args = parser.parse_args()
     inputs = {"phantom": (PACKAGE / "data" / "phantom.mrc.gz", PACKAGE / "data" / "phantom")}
@@ -215,7 +216,9 @@ def main() -> None:
         work = Path(folder)
         for name, (tomogram, stem) in inputs.items():
             truth = [stem.with_name(stem.name + "_labels.mrc.gz"), stem.with_name(stem.name + "_truth.npz")]
-            for what, settings in (("of the network", "[refine]\nrounds = 0\n"), ("of the density", chosen)):
+            for what, settings in (("of the network", "[refine]\nrounds = 0\n"), ("of the density", chosen))[
+                args.brief :
+            ]:
                 print(row(name, what, work, work / "cache", tomogram, truth, settings), flush=True)
 
 

@@ -42,10 +42,10 @@ MOST_MEMORY = 1.75e9  # bytes of a process; programs that JAX keeps take megabyt
 
 
 FIRST = (
-    "pipeline", "gradients", "notebooks", "loops", "resume", "ellipse", "cli", "contract", "density", "surface", "gp", "closing", "unet",
+    "pipeline", "gradients", "notebooks", "resume", "cli", "density", "match", "viewer", "odd",
+    "loops", "ellipse", "contract", "surface", "gp", "closing", "unet",
 )  # fmt: skip
-"""Files of tests that take longest begin, so that no process waits for the other at the end; neighbours share few programs, so that what one
-has compiled the other finds."""
+"""Files of tests that take longest begin, so that no process waits for the other at the end; those that compile alike follow each other."""
 
 
 def pytest_collection_modifyitems(items):
@@ -74,9 +74,9 @@ RUN_LONG = {"cli", "density", "match", "notebooks", "odd", "pipeline", "resume",
 def programs_are_compiled_fast(request):
     """Without XLA's optimisation, where programs run once; with what little the flags above leave elsewhere."""
     plain = os.environ.get("JAXMEM_TEST_USER_FLAGS") == "1" or request.path.stem.removeprefix("test_") in RUN_LONG
-    jax.config.update("jax_disable_most_optimizations", not plain)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    if jax.config.read("jax_disable_most_optimizations") == plain:
+        jax.config.update("jax_disable_most_optimizations", not plain)
+        jax.clear_caches()  # programs of both kinds round differently, and one that is kept would be taken for the other
 
 
 @pytest.fixture(autouse=True)

@@ -118,6 +118,13 @@ def test_train_from_the_command_line(tmp_path, capsys):
     }
 
 
+def test_trainings_on_tomograms_that_cannot_begin(tmp_path, capsys):
+    arguments = ["train", "-o", tmp_path / "t", "--tomograms", 2]
+    fails(capsys, [*arguments, "--slices", 4], "--slices 4", "odd")
+    fails(capsys, [*arguments, "--width", 2], "the package's weights", "--start none")
+    assert not (tmp_path / "t").exists()
+
+
 @pytest.mark.parametrize("option", ["--epochs", "--images", "--batch", "--width", "--depth"])
 def test_numbers_of_a_training_are_counts(option, tmp_path, capsys):
     for value in ("0", "-1", "2.5", "many"):

@@ -20,7 +20,9 @@ from jaxmem.simulate.physics.shapes import no_shape, signed_distance_to
 from jaxmem.simulate.physics.tomogram import is_visible
 from jaxmem.types import MEMBRANE, PROTEIN
 from jaxmem.unet import UNetConfig, evaluate, init, interpolation, load_weights
-from jaxmem.unet.depth import IGNORED, DepthTraining, draw_batch, shown, simulate_volumes, train_on_tomograms, widened
+from jaxmem.unet.depth import IGNORED, DepthTraining, Volumes, draw_batch, shown, simulate_volumes, train_on_tomograms
+from jaxmem.unet.functional import averaged, widened
+from jaxmem.unet.stacks import resampling
 
 SMALL = PhysicalModel(
     SceneModel(
@@ -175,6 +177,8 @@ def test_a_network_that_sees_more_begins_where_the_other_is():
     image = jax.random.normal(jax.random.key(1), (8, 8, 3))
     assert np.allclose(evaluate(many, image), evaluate(few, image[..., 1]), atol=1e-5)
     assert np.allclose(evaluate(many, image[..., 1]), evaluate(few, image[..., 1]), atol=1e-5)
+    half = averaged(many, jax.tree.map(jnp.zeros_like, many), 0.25)
+    assert all(np.allclose(a, 0.75 * b) for a, b in zip(jax.tree.leaves(half), jax.tree.leaves(many)))
     with pytest.raises(ValueError, match="widened"):
         widened(few, UNetConfig(depth=2, width=8, slices=3))
     with pytest.raises(ValueError, match="stacks"):
@@ -207,6 +211,23 @@ def test_training_on_tomograms_learns_goes_on_and_is_used(tmp_path):
     found = predict(Tomogram(noise, 14.0), settings, Run(None))
     assert found.sharp is None
     assert found.probability.shape == noise.shape
+
+
+def test_larger_voxels_are_averages_seen_finer():
+    """A wave that such voxels cannot hold is gone, one that they can is there, and the slice that is spoken of is in the middle."""
+    x = np.arange(96.0)
+    matrix = resampling(x, 96, 3.0, 1.3, averaged=True)
+    assert np.allclose(matrix.sum(1), 1.0)
+    slow, fast = np.sin(2 * np.pi * x / 32.0), np.sin(2 * np.pi * x / 3.0)
+    assert np.corrcoef(matrix @ slow, slow)[0, 1] > 0.99
+    assert np.abs(matrix @ fast).max() < 0.2
+    middle = resampling(np.array([10.0]), 40, 2.5, 10.0, averaged=True)[0]
+    assert middle @ np.arange(40.0) == pytest.approx(10.0)
+    one = Volumes(*(np.random.default_rng(k).integers(-99, 99, (24, 64, 64)).astype(np.int8) for k in (0, 1)), 1.0, np.zeros((24, 64, 64), np.int8))  # fmt: skip
+    config = DepthTraining(network=UNetConfig(slices=3), side=48, plain_share=0.0, batch=3)
+    fine, coarse = (draw_batch(np.random.default_rng(0), replace(config, coarse=c), [one], None) for c in (0.0, 1.0))
+    assert coarse.signal.shape == (3, 48, 48, 3)
+    assert np.abs(np.diff(coarse.signal, axis=1)).mean() < 0.5 * np.abs(np.diff(fine.signal, axis=1)).mean()
 
 
 def test_hidden_membranes_do_not_count(tmp_path):

@@ -28,7 +28,7 @@ from jaxmem.settings import PreprocessConfig
 from jaxmem.surface import extract, fit_membranes, is_watertight
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def twice(phantom):
     """What `segment` finds, and how many programs a first and a second run on the same shape compile."""
     compiled = []
@@ -47,7 +47,7 @@ def twice(phantom):
     return result, first, len(compiled) - first
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def segmented(twice):
     return twice[0]
 

@@ -14,8 +14,8 @@ from jaxtyping import Array, Float, Int
 from jaxmem.checkpoints import load_checkpoint, save_checkpoint
 from jaxmem.numerics import compiler_options
 from jaxmem.simulate import FlavourModel, PhysicalModel, SliceModel, flavoured, physical_tomogram
-from jaxmem.types import MEMBRANE
-from jaxmem.unet.functional import Network, adamw, init, network_of
+from jaxmem.types import MEMBRANE, JaxmemError
+from jaxmem.unet.functional import Network, adamw, averaged, init, network_of, widened
 from jaxmem.unet.model import UNetConfig, dice_per_class, segmentation_loss
 from jaxmem.unet.stacks import offsets, resampling
 from jaxmem.unet.train import STEPS, SYMMETRIES, Info, TrainState, append_row, simulate_set
@@ -42,6 +42,8 @@ class DepthTraining:
         alone: share of the simulated slices that are shown without their neighbours, as a file of one slice is.
         coarse: share of the simulated slices from tomograms of larger voxels, 18 to 45 A where pixels have 14.
         start: weights to begin with, of a network that sees fewer slices as well; the package's own when empty, "none" for new ones.
+        kept: share of the weights it began with in those that are written (Wortsman et al. 2022, CVPR, 7959). With 0.25 more membrane
+            pixels are found in data unlike what was learnt from, but surfaces gain nothing. Nothing is kept of new weights.
         side: of the pieces that are shown, pixels.
         steps, batch, learning_rate, weight_decay, seed: of the optimiser.
         every: steps between two looks at the tomograms held out, after which the state is saved.
@@ -58,6 +60,7 @@ class DepthTraining:
     alone: float = 0.15
     coarse: float = 0.15
     start: str = ""
+    kept: float = 0.0
     side: int = 192
     steps: int = 6000
     batch: int = 4
@@ -192,22 +195,22 @@ def shown(
     return jax.lax.switch(turn, SYMMETRIES, stack), jax.lax.switch(turn, SYMMETRIES, labels)
 
 
-def widened(params: Network, config: UNetConfig) -> Network:
-    """A network that sees `config.slices` slices and says what one says that sees fewer, of its middle ones.
+def first_params(key: Array, config: DepthTraining) -> Network:
+    """The weights that a training begins with.
 
     Raises:
-        ValueError: if the architectures differ in anything else, or it sees more.
+        JaxmemError: if they cannot be read, or are of another architecture.
     """
-    old = params.model.config
-    if replace(old, slices=config.slices) != config or old.slices > config.slices:
-        raise ValueError(f"widened: {old} cannot be made {config}")
-    wide, model = init(jax.random.key(0), config).model, params.model
-    kernel = model.down[0].first.kernel[...]
-    side = (config.slices - old.slices) // 2
-    model.down[0].first.kernel = wide.down[0].first.kernel
-    model.down[0].first.kernel[...] = jnp.pad(kernel, ((0, 0), (0, 0), (side, side), (0, 0)))
-    model.config = config
-    return network_of(model)
+    if config.start == "none":
+        return init(key, config.network)
+    own = network_of(load_weights(config.start or None, flat=config.network.slices == 1)[0])
+    try:
+        return widened(own, config.network)
+    except ValueError:
+        whose = config.start or "the package's weights"
+        raise JaxmemError(
+            f"{whose}: of another network than {config.network}; begin with none (--start none)"
+        ) from None
 
 
 def look_at(params: Network, batches: list[tuple[Array, Array]]) -> dict[str, float]:
@@ -252,16 +255,13 @@ def train_on_tomograms(config: DepthTraining, folder: Path, report: Callable[[st
     """
     import optax
 
+    root = jax.random.key(config.seed)
+    init_key, plain_key, step_key, test_key = jax.random.split(root, 4)
+    params = first_params(init_key, config)
     many = config.tomograms + config.held_out
     volumes = simulate_volumes(config.seed, config.physics, many, folder / "tomograms", report)
     learnt, held_out = volumes[: config.tomograms], volumes[config.tomograms :]
-    root = jax.random.key(config.seed)
-    init_key, plain_key, step_key, test_key = jax.random.split(root, 4)
     plain = simulate_set(plain_key, replace(config.slices, size=config.side), config.plain, report)
-    params = init(init_key, config.network)
-    if config.start != "none":
-        own = load_weights(config.start or None, flat=config.network.slices == 1)[0]
-        params = widened(network_of(own), config.network)
     warm = max(1, config.steps // 33)
     schedule = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, warm, config.steps, 0.0)
     optimiser = adamw(schedule, config.weight_decay)
@@ -288,7 +288,10 @@ def train_on_tomograms(config: DepthTraining, folder: Path, report: Callable[[st
             append_row(folder / "loss.csv", row)
             save_checkpoint(checkpoint, state, config)
             losses = []
-    save_weights(folder / "unet.safetensors", state.params.model, config.physics.scene.voxel_size)
-    card = {"config": asdict(config), "held_out": look_at(state.params, prepared), "steps": int(state.step)}
+    params = state.params
+    if config.start != "none" and config.kept > 0:
+        params = averaged(params, first_params(init_key, config), config.kept)
+    save_weights(folder / "unet.safetensors", params.model, config.physics.scene.voxel_size)
+    card = {"config": asdict(config), "held_out": look_at(params, prepared), "steps": int(state.step)}
     (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
-    return state.params
+    return params

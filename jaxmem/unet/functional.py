@@ -1,6 +1,6 @@
 """The network as plain functions: parameters are a pytree, `init` or `fit` makes them, `evaluate` uses them on one image."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -224,3 +224,29 @@ def fit(
         outcome = jnp.where(mask.any(), outcome, jnp.int32(Outcome.EMPTY))
     params = jax.tree.map(lambda a, b: jnp.where(outcome == Outcome.OK, a, b), last, start)
     return NetworkFit(params, outcome, FitInfo(losses))
+
+
+def widened(params: Network, config: UNetConfig) -> Network:
+    """A network that sees `config.slices` slices and says what one says that sees fewer, of its middle ones.
+
+    Raises:
+        ValueError: if the architectures differ in anything else, or it sees more.
+    """
+    old = params.model.config
+    if replace(old, slices=config.slices) != config or old.slices > config.slices:
+        raise ValueError(f"widened: {old} cannot be made {config}")
+    wide, model = init(jax.random.key(0), config).model, params.model
+    kernel = model.down[0].first.kernel[...]
+    side = (config.slices - old.slices) // 2
+    model.down[0].first.kernel = wide.down[0].first.kernel
+    model.down[0].first.kernel[...] = jnp.pad(kernel, ((0, 0), (0, 0), (side, side), (0, 0)))
+    model.config = config
+    return network_of(model)
+
+
+def averaged(params: Network, other: Network, share: float) -> Network:
+    """Weights between those of two networks of one architecture, `share` of the way to the other.
+
+    Between a network and the one it was trained further from, networks are often better than either (Wortsman et al. 2022).
+    """
+    return jax.tree.map(lambda a, b: (1.0 - share) * a + share * b, params, other)
