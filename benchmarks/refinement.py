@@ -1,5 +1,5 @@
-"""What the density adds: `python benchmarks/refinement.py KINDS [--data FOLDER] [--only NAME] [--set NAME=VALUE] [--synthesis] [--lattice]`,
-each tomogram with and without refinement; or profiles against analysis by synthesis.
+"""What the density adds: `python benchmarks/refinement.py KINDS [--data FOLDER] [--only NAME] [--set NAME=VALUE] [--brief] [--synthesis] [--lattice]`,
+each tomogram with and without refinement, or (`--brief`) with it alone; or profiles against analysis by synthesis.
 
 KINDS is the folder that `benchmarks/kinds.py` has filled; FOLDER, with the given data, adds two more tomograms of another simulator
 (`--data`). The bundled tomogram is always looked at. Bands are by the component of the true normal along the beam. Errors are in voxels
@@ -197,6 +197,8 @@ def main() -> None:
     parser.add_argument("--brief", action="store_true", help="surfaces of the density's points alone")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="settings of [refine]")
     args = parser.parse_args()
+    if args.set and (args.lattice or args.synthesis):
+        parser.error("--set changes the table of simulated tomograms alone")
     inputs = {"phantom": (PACKAGE / "data" / "phantom.mrc.gz", PACKAGE / "data" / "phantom")}
     for name in ("clear_public", "cell_public") if args.data else ():
         inputs[name] = args.data / f"{name}.mrc.gz", args.data / name
@@ -211,14 +213,13 @@ def main() -> None:
     if args.synthesis:
         synthesis(inputs)
         return
+    ways = [("of the network", "[refine]\nrounds = 0\n"), ("of the density", chosen)][args.brief :]
     print(HEAD, flush=True)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         for name, (tomogram, stem) in inputs.items():
             truth = [stem.with_name(stem.name + "_labels.mrc.gz"), stem.with_name(stem.name + "_truth.npz")]
-            for what, settings in (("of the network", "[refine]\nrounds = 0\n"), ("of the density", chosen))[
-                args.brief :
-            ]:
+            for what, settings in ways:
                 print(row(name, what, work, work / "cache", tomogram, truth, settings), flush=True)
 
 

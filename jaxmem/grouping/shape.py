@@ -45,7 +45,7 @@ def _fit(points, mask):
     return jax.tree.map(lambda a: a[jnp.argmin(results.cost)], results)
 
 
-_SIZES = 1024, 4  # smallest number of points of a program, and growth: distances cost less than compiling for each size
+_SIZES = 1024, 4  # smallest number of points of a program, and growth, so that few are compiled
 
 _distances = jax.jit(jax.vmap(ell.distance, (None, 0)))
 _slopes = jax.jit(jax.vmap(jax.grad(ell.distance, 1), (None, 0)))

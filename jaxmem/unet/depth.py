@@ -42,8 +42,7 @@ class DepthTraining:
         alone: share of the simulated slices that are shown without their neighbours, as a file of one slice is.
         coarse: share of the simulated slices from tomograms of larger voxels, 18 to 45 A where pixels have 14.
         start: weights to begin with, of a network that sees fewer slices as well; the package's own when empty, "none" for new ones.
-        kept: share of the weights it began with in those that are written (Wortsman et al. 2022, CVPR, 7959). With 0.25 more membrane
-            pixels are found in data unlike what was learnt from, but surfaces gain nothing. Nothing is kept of new weights.
+        kept: share of the weights it began with in those that are written (Wortsman et al. 2022, CVPR, 7959); of new ones nothing is kept.
         side: of the pieces that are shown, pixels.
         steps, batch, learning_rate, weight_decay, seed: of the optimiser.
         every: steps between two looks at the tomograms held out, after which the state is saved.

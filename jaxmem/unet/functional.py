@@ -245,8 +245,10 @@ def widened(params: Network, config: UNetConfig) -> Network:
 
 
 def averaged(params: Network, other: Network, share: float) -> Network:
-    """Weights between those of two networks of one architecture, `share` of the way to the other.
+    """Weights between those of two networks of one architecture (Wortsman et al. 2022, CVPR, 7959).
 
-    Between a network and the one it was trained further from, networks are often better than either (Wortsman et al. 2022).
+    Arguments:
+        params, other: of equal `config`.
+        share: of `other`, from 0 to 1.
     """
     return jax.tree.map(lambda a, b: (1.0 - share) * a + share * b, params, other)
